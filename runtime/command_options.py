@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from .backends import PRECISIONS
+from .compose import parse_size
 from .media.frames import parse_crop
 from .media.levels import parse_window
 from .options import Smoothing
+from .pipeline import Job
 from .readers.reading import Reading, parse_rate
 from .support.errors import ConfigError, InputError
 from .support.printable import printable
@@ -133,6 +136,50 @@ def motion_of(args: argparse.Namespace) -> dict[str, Any]:
 def to_people(line: str) -> None:
     """Print a line that no program reads."""
     print(printable(line), file=sys.stderr)
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """The options of one job of `animate`: those that differ from row to row of a batch."""
+    add = parser.add_argument
+    # fmt: off
+    add_motion(parser)
+    add("--reference", type=parse_reference, default="first", metavar="first|N|best",
+        help="the driving frame that shows the source's pose: the first (default), number N "
+        "counted from 0, or best: with the default model the frame nearest to all others, with a "
+        "keypoint model the one most like the source")
+    add_reading(parser, "driving frames")
+    add_reading(parser, "source", "source-")
+    add("--fps", type=parse_rate, metavar="N",
+        help="frames a second of the driving clip, whatever the file says")
+    add_care(parser)
+    add("--keep-colour", action="store_true",
+        help="stop with an error if the result would lose the source's colours")
+    add_burned_in(parser)
+    add("--source-frame", type=int, metavar="N",
+        help="which frame to animate if SOURCE is a clip (default: 0, the first)")
+    add("--landmarks", type=parse_landmarks, default="auto", metavar="auto|none|FILE",
+        help="how to align source and reference. auto (default): match the two pictures; FILE: "
+        "also use the landmarks in this CSV file; none: do not align. The file has the columns "
+        "image,keypoint,x,y: image is source or reference, x and y are pixels before any crop. It "
+        "cannot be combined with --reference best, which may choose another frame")
+    add("--debug-picture", type=Path, metavar="FILE.png",
+        help="draw the alignment: where in the reference each place of the source takes its motion "
+        "from")
+    add("--side-by-side", action="store_true",
+        help="show source, driving and synthesized frames beside each other")
+    add("--size", type=parse_size, default="source", metavar="source|model|WxH",
+        help="size of the result, at most 1920 pixels a side: the source's own (default), the "
+        "model's (256 pixels on the longer side with the default model), or WIDTHxHEIGHT. As sharp "
+        "as the source if the bundle can do that, else the model's frame is enlarged")
+    add("--no-mark", dest="mark", action="store_false", help="leave the synthetic mark out")
+    # fmt: on
+
+
+def job_of(args: argparse.Namespace) -> Job:
+    """The job, by the options of `add_job` and its three files."""
+    readings = {"read_source": reading_of(args, "source_"), "read_driving": reading_of(args)}
+    given = vars(args) | readings
+    return Job(**{field.name: given[field.name] for field in fields(Job)})
 
 
 def parse_reference(text: str) -> str | int:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .animator import Animator
 from .command_options import (
-    add_burned_in,
-    add_care,
-    add_motion,
+    add_job,
     add_open,
-    add_reading,
     add_reading_of_one,
+    job_of,
     motion_of,
     opening_of,
     parse_landmarks,
@@ -24,10 +22,8 @@ from .command_options import (
     reading_of,
     to_people,
 )
-from .compose import parse_size
 from .pipeline import Job, animate_files
 from .quality import as_rows
-from .readers.reading import parse_rate
 from .still import SAMPLES
 from .support.atomic_files import atomic_path
 from .support.errors import EXIT_DAMAGED, ConfigError
@@ -78,55 +74,59 @@ def add_animate(verbs: Verbs) -> None:
     """`sonomime animate`."""
     parser = add_verb(verbs, "animate", ANIMATE, run_animate)
     add = parser.add_argument
+
+    def table(text: str) -> Path:
+        # What its rows have is required only without it, which argparse has no words for.
+        for action in of_one_job:
+            action.required = False
+        return Path(text)
+
     # fmt: off
-    add("source", type=Path, metavar="SOURCE",
-        help="the still picture to animate: an image, or one frame of a video or folder")
-    add("driving", type=Path, metavar="DRIVING",
-        help="the clip whose motion it gets: a video, a folder or an image; or a motion template, "
-        "NAME.npz or one of `sonomime template list`")
-    add("-o", "--output", type=Path, required=True, metavar="OUT",
-        help="what to write: NAME.mp4, NAME.mkv (FFV1, lossless), NAME.dcm (DICOM, lossless), "
-        "NAME.mha (MetaImage, lossless), a folder for .png frames, or NAME.png if it is one frame")
+    of_one_job = [
+        add("source", type=Path, metavar="SOURCE",
+            help="the still picture to animate: an image, or one frame of a video or folder"),
+        add("driving", type=Path, metavar="DRIVING",
+            help="the clip whose motion it gets: a video, a folder or an image; or a motion "
+            "template, NAME.npz or one of `sonomime template list`"),
+        add("-o", "--output", type=Path, required=True, metavar="OUT",
+            help="what to write: NAME.mp4, NAME.mkv (FFV1, lossless), NAME.dcm (DICOM, lossless), "
+            "NAME.mha (MetaImage, lossless), a folder for .png frames, or NAME.png if it is one "
+            "frame"),
+    ]
+    add("--batch", type=table, metavar="TABLE.csv",
+        help="many jobs instead of SOURCE, DRIVING and -o: a row each, with the columns source, "
+        "driving and output (paths from the table's folder), and any option of a job as a column, "
+        "for example size. Rows whose output is there are skipped")
+    add("--jobs", type=int, metavar="N",
+        help="with --batch: processes that work at once (default: 1; with --ray one for each "
+        "processor)")
+    add("--ray", metavar="ADDRESS",
+        help="with --batch: work on a Ray cluster: HOST:PORT of its head, auto (this machine is "
+        "part of it), or local (one of this machine alone). All machines have to see the files "
+        "under the same paths")
     add_open(parser)
-    add_motion(parser)
-    add("--reference", type=parse_reference, default="first", metavar="first|N|best",
-        help="the driving frame that shows the source's pose: the first (default), number N "
-        "counted from 0, or best: with the default model the frame nearest to all others, with a "
-        "keypoint model the one most like the source")
-    add_reading(parser, "driving frames")
-    add_reading(parser, "source", "source-")
-    add("--fps", type=parse_rate, metavar="N",
-        help="frames a second of the driving clip, whatever the file says")
-    add_care(parser)
-    add("--keep-colour", action="store_true",
-        help="stop with an error if the result would lose the source's colours")
-    add_burned_in(parser)
-    add("--source-frame", type=int, metavar="N",
-        help="which frame to animate if SOURCE is a clip (default: 0, the first)")
-    add("--landmarks", type=parse_landmarks, default="auto", metavar="auto|none|FILE",
-        help="how to align source and reference. auto (default): match the two pictures; FILE: "
-        "also use the landmarks in this CSV file; none: do not align. The file has the columns "
-        "image,keypoint,x,y: image is source or reference, x and y are pixels before any crop. It "
-        "cannot be combined with --reference best, which may choose another frame")
-    add("--debug-picture", type=Path, metavar="FILE.png",
-        help="draw the alignment: where in the reference each place of the source takes its motion "
-        "from")
-    add("--side-by-side", action="store_true",
-        help="show source, driving and synthesized frames beside each other")
-    add("--size", type=parse_size, default="source", metavar="source|model|WxH",
-        help="size of the result, at most 1920 pixels a side: the source's own (default), the "
-        "model's (256 pixels on the longer side with the default model), or WIDTHxHEIGHT. As sharp "
-        "as the source if the bundle can do that, else the model's frame is enlarged")
-    add("--no-mark", dest="mark", action="store_false", help="leave the synthetic mark out")
-    add("--json", action="store_true", help="print the result as JSON")
+    add_job(parser)
+    add("--json", action="store_true",
+        help="print the result as JSON; with --batch one line for each row")
     # fmt: on
 
 
 def run_animate(args: argparse.Namespace) -> int:
     """Run `sonomime animate`."""
-    args.read_source, args.read_driving = reading_of(args, "source_"), reading_of(args)
-    job = Job(**{field.name: getattr(args, field.name) for field in fields(Job)})
-    return _animate(args, [job], args.json, **motion_of(args))
+    given = [name for name in ("source", "driving", "output") if getattr(args, name) is not None]
+    if args.batch is not None:
+        from .batch import run_batch
+
+        if given:
+            hint = "leave it out: the table has one for each row"
+            raise ConfigError(f"--batch does not go with the {given[0]}", hint)
+        if args.jobs is not None and args.jobs < 1:
+            raise ConfigError(f"--jobs must be at least 1, not {args.jobs}")
+        return run_batch(args)
+    for name in ("jobs", "ray"):
+        if getattr(args, name) is not None:
+            raise ConfigError(f"--{name} is for --batch", "leave it out, or give a table")
+    return _animate(args, [job_of(args)], args.json, **motion_of(args))
 
 
 def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options: Any) -> int:

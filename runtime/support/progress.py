@@ -7,11 +7,28 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import suppress
-from typing import TypeVar
+from typing import TextIO, TypeVar
+
+from .printable import printable
 
 T = TypeVar("T")
 _LOG_SECONDS = 10.0  # between two lines in a log
 _QUIET_SECONDS = 2.0  # shorter work leaves no line in a log
+_silent = False
+
+
+def silence() -> None:
+    """Show no progress in this process from now on: it works for another one, which does."""
+    global _silent
+    _silent = True
+
+
+def print_beside(line: str, stream: TextIO) -> None:
+    """Print a line while a bar may be shown, which moves down; control characters are escaped."""
+    from tqdm import tqdm
+
+    tqdm.write(printable(line), stream)
+    stream.flush()
 
 
 def progress(iterable: Iterable[T], total: int | None = None, label: str = "") -> Iterator[T]:
@@ -21,6 +38,9 @@ def progress(iterable: Iterable[T], total: int | None = None, label: str = "") -
     the end of work that took more than two. `total`: how many items to expect, which may be wrong;
     None for len(iterable), if it has one. `label`: what is being done.
     """
+    if _silent:
+        yield from iterable
+        return
     from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types

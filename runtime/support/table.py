@@ -25,8 +25,11 @@ def spelling_hint(name: str, known: Iterable[str]) -> str:
     return f"known: {shown}" if known else "there is none"
 
 
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a strict CSV: (line number, row). The header holds `columns`, in any order.
+def read_table(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a strict CSV: (line number, row). The header holds `columns`, in any order, and may
+    hold `optional` ones.
 
     Raises:
         InputError: naming file and line: not UTF-8 text, a missing, unknown or repeated column, a
@@ -43,7 +46,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
                 if not any(row):
                     continue
                 if not header:
-                    if fault := _header_fault(row, columns):
+                    if fault := _header_fault(row, columns, optional):
                         raise InputError(f"{where}: {fault}", _separator_hint(row) or hint)
                     header = row
                 elif len(row) == len(header):
@@ -72,14 +75,15 @@ def _separator_hint(header: list[str]) -> str:
     return ""
 
 
-def _header_fault(header: list[str], columns: Sequence[str]) -> str | None:
+def _header_fault(header: list[str], columns: Sequence[str], optional: Sequence[str]) -> str | None:
+    known = [*columns, *optional]
     for column in header:
-        if column not in columns:
+        if column not in known:
             one = len(header) == 1
-            close = "are the cells separated by commas?" if one else spelling_hint(column, columns)
+            close = "are the cells separated by commas?" if one else spelling_hint(column, known)
             return f"unknown column {column[:40]!r}; {close}"
-    for column in columns:
-        if header.count(column) != 1:
+    for column in known:
+        if header.count(column) != 1 and (column in columns or column in header):
             return f"column {column!r} {'appears twice' if column in header else 'is missing'}"
     return None
 

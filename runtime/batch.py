@@ -1,0 +1,247 @@
+"""Many clips at once: a table with one row a job, worked on by several processes or machines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .animator import Animator
+from .backends import ALIASES, PREFERENCE
+from .backends.base import default_threads
+from .command_options import add_job, job_of, motion_of, opening_of
+from .pipeline import Job, animate_files
+from .quality import as_rows
+from .readers.source import warn_once
+from .support.errors import EXIT_DAMAGED, ConfigError, InputError, SonomimeError, output_errors
+from .support.foreign_errors import as_ours
+from .support.progress import print_beside, progress
+from .support.spread import TRIES, Lost, OnRay, Processes, spread
+from .support.table import read_table
+from .template import template_file
+
+log = logging.getLogger("sonomime")
+
+FILES = ("source", "driving", "output")
+"""The columns that every table has."""
+_PATHS = ("landmarks", "debug-picture")
+_YES, _NO = ("yes", "true", "1"), ("no", "false", "0")
+MADE, SKIPPED, FAILED = "made", "skipped", "failed"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job, how its motion is used (arguments of `Animator`), and where it stands."""
+
+    where: str
+    line: int
+    job: Job
+    motion: dict[str, Any]
+
+    def record(self, state: str, **more: Any) -> dict[str, Any]:
+        return {"line": self.line, "state": state, "output": self.job.output, **more}
+
+
+class _RowParser(argparse.ArgumentParser):
+    """Of the options of one row."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message, "the columns are options of `sonomime animate`: see its --help")
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+def read_rows(table: Path, args: argparse.Namespace) -> list[Row]:
+    """The rows; `args` has what was given for all of them, which an empty cell leaves as it is.
+
+    Raises:
+        InputError: naming file and line: what `read_table` raises; a value that its option does not
+            take; options that do not go together; an output that two rows have, or that is an
+            input.
+    """
+    parser = _RowParser(add_help=False, allow_abbrev=False)
+    add_job(parser)
+    actions = {name[2:]: action for name, action in parser._option_string_actions.items()}
+    rows: list[Row] = []
+    outputs: dict[Path, Row] = {}
+    for line, cells in read_table(table, FILES, list(actions)):
+        where = f"{table}:{line}"
+        own = argparse.Namespace(**vars(args))
+        words = []
+        try:
+            for name in FILES:
+                setattr(own, name, _file(table, name, cells.pop(name)))
+            for column, value in cells.items():
+                if not value:
+                    continue
+                if actions[column].nargs == 0:
+                    words += [f"--{column}"] * _is_yes(column, value)
+                    setattr(own, actions[column].dest, actions[column].default)
+                    continue
+                if column in _PATHS and value not in ("auto", "none"):
+                    value = str(table.absolute().parent / value)
+                words.append(f"--{column}={value}")
+            parser.parse_args(words, own)
+            row = Row(where, line, job_of(own), motion_of(own))
+        except SonomimeError as error:
+            raise InputError(f"{where}: {error.message}", error.hint) from None
+        there = row.job.output.resolve()
+        if there in outputs:
+            what = f"{where}: line {outputs[there].line} has the same output, {row.job.output}"
+            raise InputError(what, "give each row a name of its own")
+        outputs[there] = row
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{table}: no row below the header", "write a row for each job")
+    for row in rows:
+        for file in (row.job.source, row.job.driving):
+            if (other := outputs.get(file.resolve())) is not None:
+                what = f"{row.where}: {file} is the output of line {other.line}"
+                raise InputError(what, "rows are made in any order: use two tables")
+    return rows
+
+
+def _file(table: Path, column: str, value: str) -> Path:
+    if not value:
+        raise ConfigError(f"the cell of {column!r} is empty", "give the path of a file")
+    path = table.absolute().parent / value
+    is_template = column == "driving" and not path.exists() and template_file(Path(value))
+    return Path(value) if is_template and Path(value).name == value else path
+
+
+def _is_yes(column: str, value: str) -> bool:
+    if value.lower() in (*_YES, *_NO):
+        return value.lower() in _YES
+    raise ConfigError(f"{column} is {value!r}", "write yes or no, or leave the cell empty")
+
+
+# -- a worker --------------------------------------------------------------------------------------
+
+
+class _Lines(logging.Handler):
+    """Keeps what is logged, for the record of a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+class Worker:
+    """Makes one row after the other with one opened model. Arguments of `Animator.open`."""
+
+    def __init__(self, bundle: Path | None, opening: dict[str, Any]) -> None:
+        self._session = Animator.open(bundle, **opening).session
+        self._lines = _Lines()
+        log.addHandler(self._lines)
+        log.propagate = False
+
+    def __call__(self, row: Row) -> dict[str, Any]:
+        """The row's record."""
+        self._lines.lines = []
+        warn_once.cache_clear()  # what is said of a clip is said in each row that reads it
+        try:
+            if is_there(row.job.output):  # by a worker that was lost before it could say so
+                return row.record(SKIPPED)
+            done = animate_files(Animator(self._session, **row.motion), row.job)
+        except Exception as error:
+            ours = as_ours(error)
+            said = {"error": ours.message, "hint": ours.hint, "exit_code": ours.exit_code}
+            return row.record(FAILED, **said, warnings=self._lines.lines)
+        made = asdict(done) | {"quality": as_rows(done.quality)}
+        return row.record(MADE, warnings=self._lines.lines) | made
+
+
+def is_there(output: Path) -> bool:
+    """Whether a row is done: outputs appear whole or not at all."""
+    with output_errors(output):
+        return any(output.iterdir()) if output.is_dir() else output.exists()
+
+
+# -- the run ---------------------------------------------------------------------------------------
+
+
+def run_batch(args: argparse.Namespace) -> int:
+    """`sonomime animate --batch`: 8 if a row failed, or if an input was damaged.
+
+    Raises:
+        ConfigError: options that do not go together.
+        InputError: what `read_rows` raises.
+        BundleError, BackendError: no worker can open the model; what `OnRay` raises.
+    """
+    if args.debug_picture is not None:
+        hint = "write a column debug-picture"
+        raise ConfigError("--debug-picture names one file, and a table has many rows", hint)
+    for name in ("bundle", "landmarks"):  # workers may have another folder
+        if isinstance(path := getattr(args, name), Path):
+            setattr(args, name, path.absolute())
+    rows = read_rows(args.batch, args)
+    todo = []
+    for row in rows:
+        if is_there(row.job.output):
+            _tell(args, row, row.record(SKIPPED))
+        else:
+            todo.append(row)
+    counts = Counter({SKIPPED: len(rows) - len(todo)})
+    damaged = False
+    for row, record in _records(args, todo):
+        counts[record["state"]] += 1
+        damaged |= record.get("damaged", False)
+        _tell(args, row, record)
+    said = ", ".join(f"{counts[state]} {state}" for state in (MADE, SKIPPED, FAILED))
+    print_beside(f"{args.batch}: {said}", sys.stderr)
+    return EXIT_DAMAGED if damaged or counts[FAILED] else 0
+
+
+def _records(args: argparse.Namespace, rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
+    if not rows:
+        return
+    with _crew(args) as crew:
+        workers = args.jobs or (crew.room if isinstance(crew, OnRay) else 1)
+        for index, said in progress(spread(crew, max(workers, 1), rows), len(rows), "rows"):
+            row = rows[index]
+            if isinstance(said, Lost):
+                hint = "look at the row's files, or use fewer --jobs: finished files stay"
+                what = f"{TRIES} workers were lost while they made it: {said.reason}"
+                said = row.record(FAILED, error=what, hint=hint, exit_code=SonomimeError.exit_code)
+            yield row, said
+
+
+def _crew(args: argparse.Namespace) -> Processes | OnRay:
+    opening = opening_of(args)
+    if args.ray is None:
+        if args.threads is None:
+            opening["threads"] = max(default_threads() // (args.jobs or 1), 1)
+        return Processes(partial(Worker, args.bundle, opening))
+    if args.device is not None:
+        raise ConfigError("--device has no effect with --ray", "leave it out: Ray chooses the GPU")
+    opening["threads"] = args.threads or 1
+    gpus = int(ALIASES.get(args.backend, args.backend) in PREFERENCE)
+    return OnRay(partial(Worker, args.bundle, opening), args.ray, opening["threads"], gpus)
+
+
+def _tell(args: argparse.Namespace, row: Row, record: dict[str, Any]) -> None:
+    for warning in record.get("warnings", ()):
+        print_beside(f"warning: {row.where}: {warning}", sys.stderr)
+    if record["state"] == FAILED:
+        print_beside(f"error: {row.where}: {record['error']}", sys.stderr)
+        if record["hint"]:
+            print_beside(f"hint: {record['hint']}", sys.stderr)
+    elif record["state"] == SKIPPED:
+        print_beside(f"{row.where}: {row.job.output} is there already, skipped", sys.stderr)
+    elif record["doubts"]:
+        print_beside(f"{row.where}: {record['doubts']}", sys.stderr)
+    if args.json:
+        print_beside(json.dumps(record, default=str), sys.stdout)
+    elif record["state"] == MADE:
+        print_beside(str(row.job.output), sys.stdout)
