@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .animator import Animator
-from .backends import ALIASES, PREFERENCE
+from .backends import ALIASES, PREFERENCE, resolve_threads
 from .backends.base import default_threads
 from .command_options import add_job, job_of, motion_of, opening_of
 from .pipeline import Job, animate_files
@@ -25,7 +25,7 @@ from .support.foreign_errors import as_ours
 from .support.progress import print_beside, progress
 from .support.spread import TRIES, Lost, OnRay, Processes, spread
 from .support.table import read_table
-from .template import template_file
+from .template import shipped
 
 log = logging.getLogger("sonomime")
 
@@ -83,7 +83,10 @@ def read_rows(table: Path, args: argparse.Namespace) -> list[Row]:
                 if not value:
                     continue
                 if actions[column].nargs == 0:
-                    words += [f"--{column}"] * _is_yes(column, value)
+                    if value.lower() not in (*_YES, *_NO):
+                        hint = "write yes or no, or leave the cell empty"
+                        raise ConfigError(f"{column} is {value!r}", hint)
+                    words += [f"--{column}"] * (value.lower() in _YES)
                     setattr(own, actions[column].dest, actions[column].default)
                     continue
                 if column in _PATHS and value not in ("auto", "none"):
@@ -113,14 +116,8 @@ def _file(table: Path, column: str, value: str) -> Path:
     if not value:
         raise ConfigError(f"the cell of {column!r} is empty", "give the path of a file")
     path = table.absolute().parent / value
-    is_template = column == "driving" and not path.exists() and template_file(Path(value))
-    return Path(value) if is_template and Path(value).name == value else path
-
-
-def _is_yes(column: str, value: str) -> bool:
-    if value.lower() in (*_YES, *_NO):
-        return value.lower() in _YES
-    raise ConfigError(f"{column} is {value!r}", "write yes or no, or leave the cell empty")
+    is_template = column == "driving" and value in shipped() and not path.exists()
+    return Path(value) if is_template else path
 
 
 # -- a worker --------------------------------------------------------------------------------------
@@ -171,6 +168,39 @@ def is_there(output: Path) -> bool:
 # -- the run ---------------------------------------------------------------------------------------
 
 
+class _Report:
+    """Tells of each row: a record or the output's path on standard output, the rest to people."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._json, self._out = as_json, sys.stdout
+        self._warned: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self.damaged = False
+
+    def tell(self, row: Row, record: dict[str, Any]) -> None:
+        state = record["state"]
+        self.counts[state] += 1
+        self.damaged |= record.get("damaged", False)
+        lines = []
+        for warning in record.get("warnings", ()):
+            if warning not in self._warned:  # many rows may read the same clip
+                self._warned.add(warning)
+                lines.append(f"warning: {row.where}: {warning}")
+        if state == FAILED:
+            lines.append(f"error: {row.where}: {record['error']}")
+            lines += [f"hint: {record['hint']}"] if record["hint"] else []
+        elif state == SKIPPED:
+            lines.append(f"{row.where}: {row.job.output} is there already, skipped")
+        elif record["doubts"]:
+            lines.append(f"{row.where}: {record['doubts']}")
+        for line in lines:
+            print_beside(line, sys.stderr)
+        if self._json:
+            print_beside(json.dumps(record, default=str), self._out)
+        elif state == MADE:
+            print_beside(str(row.job.output), self._out)
+
+
 def run_batch(args: argparse.Namespace) -> int:
     """`sonomime animate --batch`: 8 if a row failed, or if an input was damaged.
 
@@ -186,21 +216,18 @@ def run_batch(args: argparse.Namespace) -> int:
         if isinstance(path := getattr(args, name), Path):
             setattr(args, name, path.absolute())
     rows = read_rows(args.batch, args)
-    todo = []
+    report, todo = _Report(args.json), []
     for row in rows:
         if is_there(row.job.output):
-            _tell(args, row, row.record(SKIPPED))
+            report.tell(row, row.record(SKIPPED))
         else:
             todo.append(row)
-    counts = Counter({SKIPPED: len(rows) - len(todo)})
-    damaged = False
     for row, record in _records(args, todo):
-        counts[record["state"]] += 1
-        damaged |= record.get("damaged", False)
-        _tell(args, row, record)
+        report.tell(row, record)
+    counts = report.counts
     said = ", ".join(f"{counts[state]} {state}" for state in (MADE, SKIPPED, FAILED))
     print_beside(f"{args.batch}: {said}", sys.stderr)
-    return EXIT_DAMAGED if damaged or counts[FAILED] else 0
+    return EXIT_DAMAGED if report.damaged or counts[FAILED] else 0
 
 
 def _records(args: argparse.Namespace, rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
@@ -225,23 +252,6 @@ def _crew(args: argparse.Namespace) -> Processes | OnRay:
         return Processes(partial(Worker, args.bundle, opening))
     if args.device is not None:
         raise ConfigError("--device has no effect with --ray", "leave it out: Ray chooses the GPU")
-    opening["threads"] = args.threads or 1
+    opening["threads"] = resolve_threads(1 if args.threads is None else args.threads)
     gpus = int(ALIASES.get(args.backend, args.backend) in PREFERENCE)
     return OnRay(partial(Worker, args.bundle, opening), args.ray, opening["threads"], gpus)
-
-
-def _tell(args: argparse.Namespace, row: Row, record: dict[str, Any]) -> None:
-    for warning in record.get("warnings", ()):
-        print_beside(f"warning: {row.where}: {warning}", sys.stderr)
-    if record["state"] == FAILED:
-        print_beside(f"error: {row.where}: {record['error']}", sys.stderr)
-        if record["hint"]:
-            print_beside(f"hint: {record['hint']}", sys.stderr)
-    elif record["state"] == SKIPPED:
-        print_beside(f"{row.where}: {row.job.output} is there already, skipped", sys.stderr)
-    elif record["doubts"]:
-        print_beside(f"{row.where}: {record['doubts']}", sys.stderr)
-    if args.json:
-        print_beside(json.dumps(record, default=str), sys.stdout)
-    elif record["state"] == MADE:
-        print_beside(str(row.job.output), sys.stdout)

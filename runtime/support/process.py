@@ -38,8 +38,10 @@ def make_streams_safe() -> None:
 def terminable() -> Iterator[None]:
     """Raise `Terminated` on SIGTERM and SIGHUP, so that half-written files are removed; a command
     may set its own handler."""
+    came: list[int] = []
 
     def terminate(number: int, frame: FrameType | None) -> None:
+        came.append(number)
         raise Terminated(number)
 
     before: dict[int, Any] = {}
@@ -49,6 +51,10 @@ def terminable() -> Iterator[None]:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                     before[number] = signal.signal(number, terminate)
         yield
+    except KeyboardInterrupt as error:
+        if came and not isinstance(error, Terminated):  # native code raises one of its own
+            raise Terminated(came[0]) from error
+        raise
     finally:
         for caught, handler in before.items():
             signal.signal(caught, handler)

@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from itertools import count
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from queue import SimpleQueue
+from socket import create_connection
 from threading import Thread
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -34,7 +36,11 @@ TRIES = 3
 """How often an item is tried whose worker is lost; and how many may be lost while they open."""
 Make = Callable[[], Callable[[Any], Any]]
 """Opens what a worker needs, and returns what works on an item. Both are pickled."""
+NO_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": ""}
+"""Ray reports its use over the network unless told not to; told by the first alone, a cluster still
+sends one empty report."""
 _NO_START = "is there enough memory, and the same sonomime with its extras on every machine?"
+_NO_CLUSTER = "`ray start --head` starts one; --ray local needs none"
 _PATIENCE = 30.0  # seconds without any worker until that is said
 _GRACE = 10.0  # seconds that a worker has to clean up in
 
@@ -105,9 +111,7 @@ def spread(crew: Crew, workers: int, items: Sequence[Any]) -> Iterator[tuple[int
             if waiting and lost_at_opening < TRIES:
                 opening.add(crew.hire())
             elif waiting and not (working or idle or opening):
-                raise BackendError(
-                    f"no worker can be started: {said.reason}", "see the lines above"
-                )
+                raise BackendError(f"no worker can start: {said.reason}", _NO_START)
         while waiting and idle:
             worker = idle.popleft()
             working[worker] = waiting.popleft()
@@ -235,7 +239,7 @@ class _Seat:
 
 
 class OnRay:
-    """A crew on a Ray cluster, one actor a worker.
+    """A crew on a Ray cluster, one actor a worker. While it is entered, sys.stdout is sys.stderr.
 
     Args:
         address: HOST:PORT of the cluster's head, `auto` for the one that this machine is part of,
@@ -244,21 +248,16 @@ class OnRay:
 
     Raises:
         BackendError: Ray is not installed, or the cluster cannot be reached.
-        ConfigError: the address of a client, which only a part of Ray that is not used here has.
+        ConfigError: an address of another form.
     """
 
     def __init__(self, make: Make, address: str, cpus: int, gpus: int) -> None:
-        if address.startswith("ray://"):
-            hint = "start this on a machine of the cluster, and give auto or HOST:PORT of its head"
-            raise ConfigError(
-                f"{address!r} is an address for Ray's client, which is not used", hint
-            )
-        # It reports over the network unless it is told not to; and that it may not, if it is told
-        # by the first of these alone.
-        os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": ""}
+        _check_address(address)
+        os.environ |= NO_REPORTS
         self._ray = import_or_explain("ray", 'pip install "sonomime[ray]"')
         self._make, self._numbers = make, count()
         self._hired: dict[int, Any] = {}
+        self._elsewhere = ExitStack()
         self._opened: set[int] = set()
         self._asked: dict[Any, int] = {}  # who will answer what
         handler = signal.getsignal(signal.SIGTERM)
@@ -268,9 +267,8 @@ class OnRay:
                 **{"include_dashboard": False} if address == "local" else {},
             )  # fmt: skip
         except (ConnectionError, ValueError, RuntimeError) as error:
-            hint = "`ray start --head` starts one; --ray local needs none"
             reason = str(error).splitlines()[0]
-            raise BackendError(f"no Ray cluster at {address!r}: {reason}", hint) from error
+            raise BackendError(f"no Ray cluster at {address!r}: {reason}", _NO_CLUSTER) from error
         finally:
             with suppress(ValueError):  # not the main thread, whose handler Ray leaves alone
                 signal.signal(signal.SIGTERM, handler)
@@ -282,6 +280,8 @@ class OnRay:
             self.room = min(self.room, int(there.get("GPU", 0) // gpus))
 
     def __enter__(self) -> Self:
+        # Ray prints what happens to machines on standard output, which programs read.
+        self._elsewhere.enter_context(redirect_stdout(sys.stderr))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -290,6 +290,7 @@ class OnRay:
         if stopped:
             self._ray.wait(stopped, num_returns=len(stopped), timeout=_GRACE)
         self._ray.shutdown()
+        self._elsewhere.close()
 
     def hire(self) -> int:
         worker = next(self._numbers)
@@ -301,8 +302,9 @@ class OnRay:
         self._asked[self._hired[worker].work.remote(item)] = worker
 
     def wait(self, seconds: float) -> list[tuple[int, Any]]:
-        answered, _ = self._ray.wait(list(self._asked), timeout=seconds)
-        return [self._answer(reference) for reference in answered]
+        with terminable():  # Ray would make Ctrl-C of any signal
+            answered, _ = self._ray.wait(list(self._asked), timeout=seconds)
+            return [self._answer(reference) for reference in answered]
 
     def _answer(self, reference: Any) -> tuple[int, Any]:
         worker = self._asked.pop(reference)
@@ -316,3 +318,18 @@ class OnRay:
         else:
             self._opened.add(worker)
         return worker, said
+
+
+def _check_address(address: str) -> None:
+    """Ask here: Ray would try for minutes."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if "/" in host or not (host and port.isdecimal() and int(port) < 2**16):
+        hint = "HOST:PORT of the cluster's head, auto (this machine is part of it), or local"
+        raise ConfigError(f"{address!r} is not the address of a Ray cluster", hint)
+    try:
+        create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        what = f"no Ray cluster answers at {address!r}: {error.strerror or error}"
+        raise BackendError(what, _NO_CLUSTER) from error

@@ -1,0 +1,39 @@
+"""Work for tests of `runtime/support/spread.py`, in a module that other processes can import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sonomime.runtime.support.errors import BundleError
+
+
+def opened() -> Callable[[object], object]:
+    return work
+
+
+def work(item: object) -> object:
+    """Numbers are squared; a path is where a worker leaves its number, and then is killed, unless
+    one was killed there before; None kills every worker; texts are wrong."""
+    if isinstance(item, int):
+        time.sleep(0.05)  # so that all have something to do
+        return item * item, os.getpid()
+    if isinstance(item, Path):
+        if item.exists():
+            return "again", os.getpid()
+        item.write_text(str(os.getpid()))
+    if item is None or isinstance(item, Path):
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise TypeError(item)
+
+
+def refused() -> Callable[[object], object]:
+    raise BundleError("no model", "make one")
+
+
+def crashed() -> Callable[[object], object]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return work
