@@ -85,8 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.HelpFormatter,
         description="Animate a still ultrasound image with the motion of a driving video.",
         epilog="exit codes: 2 usage or config, 3 bundle or checkpoint, 4 backend, 5 export, "
-        "6 input, 7 output, 8 done but an input was damaged, 129 terminal closed, "
-        "130 interrupted, 143 terminated",
+        "6 input, 7 output, 8 done but an input was damaged or a row of --batch failed, "
+        "129 terminal closed, 130 interrupted, 143 terminated",
     )
     parser.add_argument("--version", action="version", version=f"sonomime {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

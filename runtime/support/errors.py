@@ -2,8 +2,8 @@
 
 The command line prints ``error: MESSAGE`` and ``hint: HINT`` and leaves with the error's
 ``exit_code``: 2 usage or configuration, 3 bundle or checkpoint, 4 backend, 5 export, 6 input,
-7 output. With 8 all is done, but an input was damaged. Other codes: 1 for a defect of
-sonomime, 130 for Ctrl-C, 129 for SIGHUP, 143 for SIGTERM.
+7 output. With 8 the run is done, but an input was damaged or a row of a batch failed. Other codes:
+1 for a defect of sonomime, 130 for Ctrl-C, 129 for SIGHUP, 143 for SIGTERM.
 """
 
 from __future__ import annotations
