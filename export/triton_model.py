@@ -52,6 +52,8 @@ class Sequence:
         """Take what a request brings, in this order: options, source, reference, driving frame."""
         # All of it is looked at first, so that a bad picture leaves the sequence as it was.
         pictures = {name: picture(name, given[name]) for name in PICTURES if name in given}
+        if "timestamp" in given and not np.isfinite(given["timestamp"]).all():
+            raise InputError("the timestamp is not a number", "send seconds, or none")
         if "driving" in pictures and self._box is None and "source" not in pictures:
             raise InputError("this sequence has no source yet", "send `source` with this request")
         if options:

@@ -105,7 +105,9 @@ class Animator:
         """One more with the same model and options, for another source or driving clip. Both may be
         used at the same time; on a CPU they share the weights. BackendError as `open`."""
         with self._served():
-            return type(self)(self.session.another(), self.motion, **self._options)
+            options = dict(self._options)
+        # Not while it is held: a GPU's backend is opened again, which takes long.
+        return type(self)(self.session.another(), self.motion, **options)
 
     def adjust(self, **options: Any) -> None:
         """Change `scale`, `smooth` or `shading` from the next frame on: see `open`.

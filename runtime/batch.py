@@ -8,6 +8,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any, NoReturn
 from .animator import Animator
 from .backends import ALIASES, PREFERENCE, resolve_threads
 from .backends.base import default_threads
+from .bundle.bundle import Bundle
 from .command_options import add_job, job_of, motion_of, opening_of
+from .fastest import open_session
 from .pipeline import Job, animate_files
 from .quality import as_rows
 from .readers.source import warn_once
@@ -96,18 +99,23 @@ def read_rows(table: Path, args: argparse.Namespace) -> list[Row]:
             row = Row(where, line, job_of(own), motion_of(own))
         except SonomimeError as error:
             raise InputError(f"{where}: {error.message}", error.hint) from None
-        there = row.job.output.resolve()
-        if there in outputs:
-            what = f"{where}: line {outputs[there].line} has the same output, {row.job.output}"
-            raise InputError(what, "give each row a name of its own")
-        outputs[there] = row
+        for made in filter(None, (row.job.output, row.job.debug_picture)):
+            there = made.resolve()
+            nested = (each for each in outputs if there in each.parents or each in there.parents)
+            if (other := there if there in outputs else next(nested, None)) is not None:
+                what = f"{where}: {made} is an output of line {outputs[other].line}, or in one"
+                raise InputError(what, "give each row names of its own")
+            outputs[there] = row
         rows.append(row)
     if not rows:
         raise InputError(f"{table}: no row below the header", "write a row for each job")
     for row in rows:
         for file in (row.job.source, row.job.driving):
-            if (other := outputs.get(file.resolve())) is not None:
-                what = f"{row.where}: {file} is the output of line {other.line}"
+            read = file.resolve()
+            related = (e for e in outputs if e == read or read in e.parents or e in read.parents)
+            if (there_made := next(related, None)) is not None:
+                line = outputs[there_made].line
+                what = f"{row.where}: {file} is an output of line {line}, holds one or lies in one"
                 raise InputError(what, "rows are made in any order: use two tables")
     return rows
 
@@ -249,6 +257,10 @@ def _crew(args: argparse.Namespace) -> Processes | OnRay:
     if args.ray is None:
         if args.threads is None:
             opening["threads"] = max(default_threads() // (args.jobs or 1), 1)
+        if args.backend == "auto":  # each worker by itself could take another engine
+            with closing(open_session(Bundle.open(args.bundle), **opening)) as session:
+                opening["backend"] = session.backend.name
+                opening["precision"] = getattr(session.backend, "precision", args.precision)
         return Processes(partial(Worker, args.bundle, opening))
     if args.device is not None:
         raise ConfigError("--device has no effect with --ray", "leave it out: Ray chooses the GPU")

@@ -30,7 +30,7 @@ from .bundle.bundle import Bundle
 from .golden import agreement, golden_frame
 from .session import Session
 from .support.atomic_files import atomic_write_text, cache_folder, locked
-from .support.errors import BackendError, OutputError, SonomimeError
+from .support.errors import BackendError, ConfigError, OutputError, SonomimeError
 
 log = logging.getLogger("sonomime")
 
@@ -62,6 +62,9 @@ def open_session(
     if name != "auto":
         engine = Engine(name, resolve_precision(precision, name, bundle))
         return _opened(bundle, engine, count, device)
+    if precision == "bf16" and device is not None:
+        hint = "leave the device or the precision out"
+        raise ConfigError(f"bf16 is computed on the CPU, but device {device} names a GPU", hint)
     if precision != "bf16":
         resolve_precision(precision, name, bundle)
         if (on_gpu := open_on_gpu(bundle, device)) is not None:

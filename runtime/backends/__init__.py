@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import NoReturn
 
 from ..bundle.bundle import Bundle
 from ..support.dataclass_parser import nearest
@@ -142,11 +143,15 @@ def _open(
 
         return OrtCudaBackend(bundle, device)
     if bundle.manifest.precision == "int8":
-        hint = "use the float bundle that it was made of"
-        raise BackendError(f"bundle {bundle.manifest.name!r} is int8, which is for CPUs", hint)
+        _refuse_int8(bundle)
     from .tensorrt import TensorRtBackend
 
     return TensorRtBackend(bundle, name, device)
+
+
+def _refuse_int8(bundle: Bundle) -> NoReturn:
+    hint = "use the float bundle that it was made of"
+    raise BackendError(f"bundle {bundle.manifest.name!r} is int8, which is for CPUs", hint)
 
 
 def open_on_gpu(bundle: Bundle, device: int | None) -> Backend | None:
@@ -154,6 +159,10 @@ def open_on_gpu(bundle: Bundle, device: int | None) -> Backend | None:
     BackendError if the GPU was given by its number."""
     from .cuda import open_device
 
+    if bundle.manifest.precision == "int8":
+        if device is not None:
+            _refuse_int8(bundle)
+        return None
     try:
         open_device(device)
     except BackendError as error:

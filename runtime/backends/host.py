@@ -47,9 +47,11 @@ class HostBackend:
             self._runs[stage.name] = self.bind(stage, opened[stage.name])
 
     def another(self) -> Self:
-        made = copy(self)
+        made, opened = copy(self), dict(self._opened)
+        if not opened:
+            raise BackendError("this backend is closed", "open another one")
         HostBackend.__init__(made, self._bundle)
-        made.take_stages(self._opened)
+        made.take_stages(opened)
         return made
 
     @property

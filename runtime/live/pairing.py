@@ -120,7 +120,11 @@ class Pairing:
         self._pairs.want(Wanted(self._choice.still, self.reference, landmarks, answer))
 
     def _go_back(self, error: SonomimeError) -> None:
-        """What was wanted could not be prepared: want what is sound."""
+        """What was wanted could not be prepared: want what is sound, unless another is wanted by
+        now."""
+        if self._pairs.busy:
+            log.warning("%s", error)
+            return
         shown, was_source = self.pair, self._choice.still is not self._sound
         if shown is None and (self._sound is None or not was_source):
             raise error

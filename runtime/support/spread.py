@@ -89,7 +89,13 @@ def spread(crew: Crew, workers: int, items: Sequence[Any]) -> Iterator[tuple[int
         for worker, said in heard:
             index = working.pop(worker, None)
             if isinstance(said, SonomimeError):
-                raise said
+                opening.discard(worker)
+                others = working or idle or opening
+                if not (isinstance(said, BackendError) and index is None and others):
+                    raise said
+                lost_at_opening += 1  # there may be no memory for so many
+                log.warning("one worker less: %s", said)
+                continue
             if not isinstance(said, Lost):
                 opening.discard(worker)
                 idle.append(worker)

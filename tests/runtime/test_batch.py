@@ -125,7 +125,7 @@ def test_paths_are_printed_and_templates_are_named(
         ("source,driving,output,smooth\na,b,c,maybe\n", "t.csv:2: smooth is 'maybe'", "yes"),
         ("source,driving,output,landmarks\na,b,c,l.csv\n", "media/l.csv", "image,keypoint"),
         ("source,driving,output,motion,scale\na,b,c,absolute,2\n", "t.csv:2: --scale", "leave"),
-        ("source,driving,output\na,b,c\na,b,./c\n", "t.csv:3: line 2 has the same", "own"),
+        ("source,driving,output\na,b,c\na,b,./c\n", "line 2", "own"),
         ("source,driving,output\na,b,c\nc,b,d\n", "t.csv:3: ", "two tables"),
         (None, "none.csv: cannot be read", "path"),
     ],

@@ -448,3 +448,27 @@ def test_a_stream_that_waits_for_its_turn_shows_the_newest_frame(run: Callable[.
     until(lambda: len(live.shown) > seen)
     assert is_at(0.1, 0)(live.shown[seen])
     assert live.feed.dropped >= dropped + 2
+
+
+class TwoSources(OneSource):
+    """The source `slow.png` cannot be read, which takes a while to know."""
+
+    def read(self, name: str) -> Still:
+        if name == "slow.png":
+            time.sleep(0.3)
+            raise InputError("it is damaged")
+        return super().read(name)
+
+
+def test_a_source_that_fails_leaves_the_one_that_is_wanted_by_then(run: Callable[..., Run]) -> None:
+    live = run(sources=TwoSources())
+    live.start()
+    answers: queue.Queue[str] = queue.Queue()
+    live.stream.order("source slow.png", answers.put)
+    time.sleep(0.1)  # it is being read
+    live.stream.order("source other.png", answers.put)
+    assert {answers.get(timeout=60), answers.get(timeout=60)} == {"it is damaged", "ok"}
+    live.next(lambda shown: shown.source == "other", blob(64, 0.1, 0))
+    assert live.order("reference") == "ok"
+    for _ in range(20):
+        assert live.next(lambda shown: True, blob(64, 0.1, 0)).source == "other"
