@@ -64,7 +64,7 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
         ("openvino", _openvino, BackendError, ""),
         ("gpu", _gpu, BackendError, ""),
         ("torch", _torch, BackendError, ""),
-        ("onnx", partial(_extra, "onnx", "train", "export needs"), BackendError, ""),
+        ("onnx", partial(_extra, "onnx", "train", "export and quantize need"), BackendError, ""),
         ("bundle", partial(_bundle, bundle, device), BundleError,
          "install sonomime again, or name a bundle with --bundle"),
         ("temporary folder", lambda: _writable(Path(tempfile.gettempdir())), OutputError,

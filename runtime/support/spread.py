@@ -56,7 +56,7 @@ class _Opened(NamedTuple):
 
 
 class Crew(Protocol):
-    """Workers, by number. `wait` says who has something to say and what: first `_Opened`, then one
+    """Workers, by number. `wait` gives who has answered, and what: first `_Opened`, then one
     result for each item given; `Lost` as the last; an error of ours ends all."""
 
     def __enter__(self) -> Self: ...

@@ -158,7 +158,7 @@ def test_a_precision_that_was_asked_for_is_the_one_that_is_used(
     monkeypatch.setattr(fastest, "open_backend", played)
     for precision in ("fp32", None, None):
         open_session(bundle, threads=1, precision=precision).close()
-    # Without one it is the fastest, which may be bf16; and one that has gone is no error.
+    # Without one it is the fastest, which may be bf16. An engine that was removed is passed over.
     assert opened == [OV, HALF, HALF, ORT]
 
 
