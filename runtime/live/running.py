@@ -74,18 +74,18 @@ class _Line:
             print(f"\r{_words(now)[:78]:<78}", end="", file=sys.stderr, flush=True)
         elif now["state"] != self._state:
             self._state = now["state"]
-            print(_words(now), file=sys.stderr, flush=True)
+            _write(_words(now))
 
     def tell(self, text: str) -> None:
         """A line of its own."""
         text = printable(text)
-        print(f"\r{text:<78}" if self._terminal else text, file=sys.stderr, flush=True)
+        _write(f"\r{text:<78}" if self._terminal else text)
 
     def end(self, now: dict[str, Any]) -> None:
         if self._json:
             print(json.dumps(now), flush=True)
             return
-        print("\n" * self._terminal + _words(now), file=sys.stderr, flush=True)
+        _write("\n" * self._terminal + _words(now))
 
 
 def _words(now: dict[str, Any]) -> str:
@@ -129,4 +129,10 @@ def _obey_standard_input(stream: Stream) -> None:
 
 def _answer(text: str) -> None:
     with suppress(OSError, ValueError):  # nobody reads it
-        print(printable(text), file=sys.stderr, flush=True)
+        _write(printable(text))
+
+
+def _write(line: str) -> None:
+    """In one piece: `print` would write the end of the line by itself, and lines of several threads
+    could run into each other."""
+    sys.stderr.write(line + "\n")
