@@ -17,6 +17,8 @@ from sonomime.training.models.geometry import (
     gaussian_heatmap,
     in_float32,
     make_grid,
+    resize_by_matrices,
+    resize_map,
     warp,
 )
 
@@ -101,3 +103,10 @@ def test_autocast_is_kept_away() -> None:
         small, exact = down(image), product(matrix, matrix)
         assert torch.is_autocast_enabled("cpu")
     assert torch.equal(small, down(image)) and torch.equal(exact, matrix @ matrix)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (24, 32), (8, 40), (5, 3)], ids=str)
+def test_resizing_by_matrices_is_resizing(size: tuple[int, int]) -> None:
+    image = noise(2, 3, 8, 16)
+    expected = resize_map(image, *size)
+    torch.testing.assert_close(resize_by_matrices(image, *size), expected, rtol=1e-5, atol=1e-6)

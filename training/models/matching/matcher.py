@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import MatcherConfig
-from ..geometry import in_float32, make_grid, sample_within
+from ..geometry import in_float32, make_grid, resize_by_matrices, sample_within
 
 RADIUS = 3  # of the windows, in cells of S/4
 ROUNDS = 2  # of corrections
@@ -88,11 +88,16 @@ def locally_normalised(image: Tensor) -> Tensor:
         x = F.avg_pool2d(x, 8)
         for side in (5, 3):
             x = F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False)
-        return F.interpolate(x, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        return resize_by_matrices(x, *image.shape[-2:])
 
     difference = image - smooth(image)
     # Where all is black the root's slope would be infinite.
     return difference / ((smooth(difference.square()) + 1e-8).sqrt() + 0.03)
+
+
+def brightness(image: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, 1, h, w): the mean over channels, which of one channel would take time."""
+    return image if image.shape[1] == 1 else image.mean(dim=1, keepdim=True)
 
 
 class Encoder(nn.Module):
@@ -109,7 +114,7 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> Seen:
         x = F.pixel_unshuffle(locally_normalised(image), 4)
         x = self.near(self.first(x.to(self.first.weight.dtype)))
-        light = F.avg_pool2d(image.float().mean(dim=1, keepdim=True), 4)
+        light = F.avg_pool2d(brightness(image.float()), 4)
         return Seen(self.fine(x), self.coarse(self.far(self.down(F.relu(x)))), light)
 
 
@@ -231,11 +236,13 @@ class Matcher(nn.Module):
         one = torch.ones_like(square)
         theirs = torch.cat([reference.flatten(2), grid, square, one], dim=1)
         queries = torch.cat([*ours, -near * one, -near * square], dim=1)
-        # The bound keeps the shares of far cells from becoming denormal numbers, with which a
-        # processor may take ten times as long.
-        share = (queries.transpose(1, 2) @ theirs).clamp(min=-60.0).softmax(-1)
-        cells = (share @ self.grid - self.grid) * (side / 2)
-        return cells.transpose(1, 2).view(batch, 2, side, side)
+        # A softmax without its passes over all pairs for the maximum and the sum. The lower bound
+        # keeps the shares of far cells from becoming denormal numbers, with which a processor may
+        # take ten times as long; the upper one keeps the sum finite.
+        share = (theirs.transpose(1, 2) @ queries).clamp(-60.0, 80.0).exp()
+        found = torch.cat([grid[:1], one[:1]], dim=1) @ share
+        cells = (found[:, :2] / found[:, 2:] - grid) * (side / 2)
+        return cells.view(batch, 2, side, side)
 
 
 @in_float32

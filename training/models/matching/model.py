@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from ....runtime.compose import FINER, LOW_PASS
 from ...config import CorrectorConfig, ModelConfig
 from ..base import Model
-from ..geometry import in_float32, make_grid, mirrored, resize_map, sample_within
+from ..geometry import in_float32, make_grid, mirrored, resize_by_matrices, sample_within
 from .landmarks import LandmarkDetector
-from .matcher import Match, Matcher, Residual, Seen, start_at_zero
+from .matcher import Match, Matcher, Residual, Seen, brightness, start_at_zero
 from .transfer import Passed, Spline, passed_on
 
 MOST_TEXTURE = 0.1  # of the log of the gate's correction: texture is hardly strengthened
@@ -100,7 +100,7 @@ class CorrectingGenerator(nn.Module):
         x = F.pixel_unshuffle(image - 0.3, 4)
         feature = self.deep(self.first(x.to(self.first.weight.dtype)))
         low = self.low_pass(image)
-        texture = image.float() - resize_map(low, *image.shape[-2:])
+        texture = image.float() - resize_by_matrices(low, *image.shape[-2:])
         return SourceLayers(feature, self.finer(low), self.finer(texture))
 
     @in_float32
@@ -117,14 +117,12 @@ class CorrectingGenerator(nn.Module):
     def forward(self, feature: Tensor, deformation: Tensor, passed: Passed, moved: Moved) -> Frame:
         """The frame, from the source's feature and what `move` gave."""
         side = deformation.shape[1]
-        light = resize_map(passed.shading, side, side)
+        light = resize_by_matrices(passed.shading, side, side)
         feature = sample_within(feature, deformation)
+        cells = torch.cat([10 * passed.displacement.permute(0, 3, 1, 2), passed.confidence], dim=1)
         beside = [
-            F.pixel_unshuffle(moved.low, 2),
-            light,
-            resize_map(10 * passed.displacement.permute(0, 3, 1, 2), side, side),
-            resize_map(passed.confidence, side, side),
-        ]
+            F.pixel_unshuffle(moved.low, 2), light, resize_by_matrices(cells, side, side)
+        ]  # fmt: skip
         x = torch.cat([feature, *(t.to(feature.dtype) for t in beside)], dim=1)
         correction = self.final(F.relu(self.correct(self.merge(x)))).float()
         return self.compose(moved, corrected(correction, light, moved.low))
@@ -132,7 +130,7 @@ class CorrectingGenerator(nn.Module):
     def uncorrected(self, moved: Moved, passed: Passed) -> Frame:
         """The source only moved and shaded."""
         side = moved.low.shape[-1] // 2
-        light = resize_map(passed.shading, side, side)
+        light = resize_by_matrices(passed.shading, side, side)
         nothing = torch.zeros_like(light).expand(-1, 3, -1, -1)
         return self.compose(moved, corrected(nothing, light, moved.low))
 
@@ -146,9 +144,10 @@ class CorrectingGenerator(nn.Module):
     @in_float32
     def compose(self, moved: Moved, layers: FrameLayers) -> Frame:
         half, size = moved.low.shape[-1], moved.texture.shape[-1]
-        gain, offset = (resize_map(layer, half, half) for layer in (layers.gain, layers.offset))
-        content = resize_map(gain * moved.low + offset, size, size)
-        return Frame(content, moved.texture, resize_map(layers.gate, size, size), layers)
+        layer = torch.cat([layers.gain, layers.offset], dim=1)
+        gain, offset = resize_by_matrices(layer, half, half).chunk(2, dim=1)
+        content = resize_by_matrices(gain * moved.low + offset, size, size)
+        return Frame(content, moved.texture, resize_by_matrices(layers.gate, size, size), layers)
 
 
 def cubic_weights(times: int) -> Tensor:
@@ -167,7 +166,7 @@ def corrected(correction: Tensor, light: Tensor, low: Tensor) -> FrameLayers:
     low-pass (B, C, 2 h, 2 w)."""
     gain, offset, gate = correction.split(1, dim=1)
     odds = torch.exp(light + gain.clamp(-2, 2))
-    grey = F.avg_pool2d(low.mean(dim=1, keepdim=True), 2).clamp(0, 1)
+    grey = F.avg_pool2d(brightness(low), 2).clamp(0, 1)
     factor = odds / (1 + grey * (odds - 1))
     # Log-compressed speckle keeps its contrast where it gets brighter; the root is half way between
     # that and a plain factor. The gate's loss does not reach the gain.
@@ -177,16 +176,11 @@ def corrected(correction: Tensor, light: Tensor, low: Tensor) -> FrameLayers:
 
 @in_float32
 def denser(deformation: Tensor, factor: int) -> Tensor:
-    """A deformation (B, n, n, 2) at more pixels: its displacement is resized, bilinear.
-
-    By matrices: ONNX Runtime would resize with channels last, which takes five times as long.
-    """
+    """A deformation (B, n, n, 2) at more pixels: its displacement is resized, bilinear."""
     cells, device = deformation.shape[1], deformation.device
     size = cells * factor
     displacement = deformation - make_grid(cells, cells, "half_pixel", device)
-    one = torch.eye(cells, device=device)[None]
-    weights = F.interpolate(one, size=size, mode="linear", align_corners=False)[0].T
-    displacement = weights @ displacement.permute(0, 3, 1, 2) @ weights.T
+    displacement = resize_by_matrices(displacement.permute(0, 3, 1, 2), size, size)
     return displacement.permute(0, 2, 3, 1) + make_grid(size, size, "half_pixel", device)
 
 

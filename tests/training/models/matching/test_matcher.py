@@ -128,14 +128,29 @@ def test_a_correction_can_always_learn(matcher: Matcher) -> None:
 
 
 def test_far_cells_have_no_share_and_no_denormals(monkeypatch: pytest.MonkeyPatch) -> None:
-    softmax = Tensor.softmax
+    exp = Tensor.exp
     shares: list[Tensor] = []
-    monkeypatch.setattr(
-        Tensor, "softmax", lambda self, dim: shares.append(softmax(self, dim)) or shares[-1]
-    )
+    monkeypatch.setattr(Tensor, "exp", lambda self: shares.append(exp(self)) or shares[-1])
     seen = F.normalize(torch.randn(1, 16, 32, 32), dim=1)
     Matcher(MatcherConfig(fine=8, coarse=16), 1, 256).search(seen, seen)
-    assert shares[0].min() >= torch.finfo(torch.float32).tiny
+    assert shares[-1].shape == (1, 1024, 1024)
+    assert shares[-1].min() >= torch.finfo(torch.float32).tiny
+
+
+@pytest.mark.parametrize("sharpness", [2.6, 6.0], ids=["usual", "far too sharp"])
+def test_the_search_is_a_softmax_over_all_cells(sharpness: float) -> None:
+    one, other = (F.normalize(torch.randn(1, 16, 32, 32), dim=1) for _ in range(2))
+    matcher = Matcher(MatcherConfig(fine=8, coarse=16), 1, 256)
+    torch.nn.init.constant_(matcher.sharpness, sharpness)
+    grid = matcher.grid
+    likeness = matcher.sharpness.exp() * one.flatten(2)[0].T @ other.flatten(2)[0]
+    far = (grid[:, None] - grid).square().sum(-1)
+    share = (likeness - matcher.nearness * far).clamp(-60, 80).softmax(-1)
+    expected = ((share @ grid - grid) * 16).T.view(1, 2, 32, 32)
+    found = matcher.search(one, other)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    found.sum().backward()
+    assert matcher.sharpness.grad is not None and matcher.sharpness.grad.isfinite()
 
 
 SIZE = 64
