@@ -19,7 +19,7 @@ from ..runtime.media.frames import Image
 from ..runtime.support.dataclass_parser import nearest
 from ..runtime.support.errors import ConfigError
 from ..runtime.support.plain_file import sha256_file
-from .opening import describe_bundle, open_animator, precision_of
+from .opening import describe_bundle, open_animator
 
 TORCH, FOMM = "torch", "fomm"
 
@@ -105,7 +105,7 @@ def open_candidate(
     running = animator.session.backend
     about = {
         "backend": running.name, "device": running.device, "bundle": describe_bundle(bundle),
-        "precision": precision_of(animator, bundle, candidate.precision),
+        "precision": running.precision,
     }  # fmt: skip
     weights = bundle.manifest.provenance.checkpoint_sha256 or bundle.digest
     return Runner(animator.animate, animator.close, about, weights)

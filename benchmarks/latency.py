@@ -29,7 +29,7 @@ from .measure import environment, summarise
 from .memory import memory
 from .nvidia_smi import watch
 from .offline import measure_offline
-from .opening import describe_bundle, open_animator, precision_of
+from .opening import describe_bundle, open_animator
 from .parity import parity
 from .steadiness import in_blocks, steadiness
 from .streams import check_streams, measure_streams, threads_each
@@ -91,7 +91,7 @@ def measure_latency(
     before = memory().get("now")
     with open_animator(opened, backend, precision, count, device) as animator:
         after = memory().get("now")
-        report["precision"] = precision_of(animator, opened, precision)
+        report["precision"] = animator.session.backend.precision
         warm = measure_warm(animator, frames, warmup, device or 0)
         report |= warm.report
         report["samples_ms"] = {name: in_ms(s) for name, s in warm.samples.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..runtime.animator import Animator
-from ..runtime.backends import PRECISIONS
 from ..runtime.bundle.bundle import Bundle
 
 
@@ -29,13 +28,6 @@ def open_animator(
     """
     more: dict[str, Any] = {} if precision is None else {"precision": precision}
     return Animator.open(bundle, backend, threads=threads, device=device, **more)
-
-
-def precision_of(animator: Animator, bundle: Bundle, asked: str | None = None) -> str:
-    """What an Animator computes in: as its backend says, since `auto` chooses for itself; else as
-    was asked for; else what the bundle holds."""
-    said = animator.session.backend.device.rpartition(", ")[2]
-    return said if said in PRECISIONS else asked or bundle.manifest.precision
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:

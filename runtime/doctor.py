@@ -174,26 +174,30 @@ def _bundle(path: Path | None, device: int | None) -> Found:
     """Open the bundle, verify its files, and make its golden frame."""
     from .bundle.bundle import Bundle
     from .fastest import open_session
-    from .golden import agreement, golden_frame
+    from .golden import LEAST_PSNR, agreement, golden_frame
 
     bundle = Bundle.open(path)
-    tolerances = bundle.manifest.tolerances
     session = open_session(bundle, device=device)
     try:
         found = agreement(golden_frame(session, bundle), bundle)
     finally:
         session.close()
+    name, precision = session.backend.name, session.backend.precision
     detail = (
-        f"{bundle.manifest.name} ({bundle.digest[:12]}); its sample frame, made here, is within "
-        f"{found.levels} of 255 grey levels of the stored one ({found.psnr_db:.1f} dB)"
+        f"{bundle.manifest.name} ({bundle.digest[:12]}); its sample frame, made here by {name} in "
+        f"{precision}, is within {found.levels} of 255 grey levels of the stored one "
+        f"({found.psnr_db:.1f} dB)"
     )
-    if found.within(tolerances):
+    if found.is_right(bundle.manifest, precision):
         return detail
-    limits = {"grey levels": tolerances.frame_levels, "dB": tolerances.psnr_db}
-    allowed = [f"{limit:g} {unit}" for unit, limit in limits.items() if limit is not None]
+    levels, decibels = bundle.manifest.tolerances.frame_levels, bundle.manifest.tolerances.psnr_db
+    if precision != bundle.manifest.precision:
+        levels, decibels = None, LEAST_PSNR
+    limits = ((levels, "grey levels"), (decibels, "dB"))
+    allowed = [f"{limit:g} {unit}" for limit, unit in limits if limit is not None]
     raise BundleError(
         f"{detail}; allowed: {' and '.join(allowed)}",
-        "onnxruntime gives other numbers here: try another version of it, and report this",
+        f"{name} gives other numbers here: try another version of its engine, and report this",
     )
 
 

@@ -34,9 +34,6 @@ from .support.errors import BackendError, ConfigError, OutputError, SonomimeErro
 
 log = logging.getLogger("sonomime")
 
-LEAST_PSNR = 45.0
-"""dB of the golden frame, which another precision than the bundle's has to reach: differences then
-are below what is seen (docs/results)."""
 SECONDS, ROUNDS = 1.0, 3  # for a comparison; at least so many rounds
 GAIN = 0.9  # the first engine opens sooner: another has to take less than so much of its time
 
@@ -173,17 +170,13 @@ def compare(pairs: Sequence[tuple[Bundle, Engine]], threads: int) -> Mapping[Eng
 
 def _check(session: Session, bundle: Bundle, engine: Engine) -> None:
     """BackendError if the golden frame does not come out right."""
-    found, held = agreement(golden_frame(session, bundle), bundle), bundle.manifest.precision
+    found = agreement(golden_frame(session, bundle), bundle)
     session.forget_reference()  # that of the golden frame
-    if engine.precision == held:
-        good = found.within(bundle.manifest.tolerances)
-    else:
-        good = found.psnr_db >= LEAST_PSNR
-    if not good:
+    if not found.is_right(bundle.manifest, engine.precision):
         raise BackendError(
             f"{engine.backend} in {engine.precision} makes a frame that is {found.psnr_db:.1f} dB "
             "from what it should be, which is not near enough",
-            f"use --precision {held}",
+            f"use --precision {bundle.manifest.precision}",
         )
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .bundle.bundle import Bundle
-from .bundle.manifest import Tolerances
+from .bundle.manifest import Manifest
 from .media.pixels import Image, levels_apart, psnr, to_image, to_planes
 from .readers.stills import read_image
 from .session import Session
 from .support.errors import BundleError
+
+LEAST_PSNR = 45.0
+"""dB of the golden frame, which another precision than the bundle's has to reach: differences then
+are below what is seen (docs/results)."""
 
 
 class Agreement(NamedTuple):
@@ -18,9 +22,12 @@ class Agreement(NamedTuple):
     levels: int
     psnr_db: float
 
-    def within(self, tolerances: Tolerances) -> bool:
-        """A little more is allowed than at export, since CPUs add up in different orders."""
-        levels, decibels = tolerances.frame_levels, tolerances.psnr_db
+    def is_right(self, manifest: Manifest, precision: str) -> bool:
+        """Whether a backend that computes in this precision makes the frame well enough."""
+        if precision != manifest.precision:
+            return self.psnr_db >= LEAST_PSNR
+        # A little more is allowed than at export, since CPUs add up in different orders.
+        levels, decibels = manifest.tolerances.frame_levels, manifest.tolerances.psnr_db
         few = levels is None or self.levels <= levels + 1
         return few and (decibels is None or self.psnr_db >= decibels - 1)
 

@@ -30,6 +30,7 @@ class TorchBackend:
     def __init__(self, chain: ModuleChain, device: torch.device = torch.device("cpu")) -> None:  # noqa: B008
         """Move the modules to the device; all tensors are zero."""
         self.device = f"{device}, torch {torch.__version__}"
+        self.precision = "fp32"
         self.chain, self.place = chain, device
         self.stages = {stage.name: stage for stage in chain.stages}
         self.modules: dict[str, Callable[..., Any]] = {

@@ -31,6 +31,8 @@ class Backend(Protocol):
     """As given to `Animator.open(backend=...)`."""
     device: str
     """What it runs on, in words."""
+    precision: str
+    """What it computes in: one of PRECISIONS."""
 
     @property
     def seconds(self) -> Mapping[str, float]:

@@ -66,6 +66,7 @@ class DeviceBackend(ABC):
         that cannot be opened) everything is given back."""
         major, minor = device.capability
         self.device = f"{device.name} (sm_{major}{minor}), {software}, {device.versions}"
+        self.precision: str = bundle.manifest.precision
         self._device = device
         self._release = ExitStack()
         # What a library holds for each stage. Keep it nowhere else: it must go before the memory.

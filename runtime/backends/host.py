@@ -21,12 +21,14 @@ class HostBackend:
 
     name: str
     device: str
+    precision: str
     engine: str
     """The engine's name and version, in words."""
 
     def __init__(self, bundle: Bundle) -> None:
         """Allocate one buffer per tensor name."""
         self._bundle = bundle
+        self.precision: str = bundle.manifest.precision
         self.buffers = allocate_all(bundle.manifest)
         self._views = Views((name, self.buffers[name]) for name in boundary(bundle.manifest))
         self._per_frame = [stage.name for stage in bundle.manifest.stages if stage.per_frame]
@@ -51,6 +53,7 @@ class HostBackend:
         if not opened:
             raise BackendError("this backend is closed", "open another one")
         HostBackend.__init__(made, self._bundle)
+        made.precision = self.precision
         made.take_stages(opened)
         return made
 

@@ -1,10 +1,12 @@
 """OpenVINO on the CPU: one compiled model per stage, all bound to the same buffers.
 
-In bf16, stages that make coordinates stay in fp32.
+bf16 is for convolutions alone, those of 1 x 1 pixel excepted. OpenVINO would compute nearly all in
+it, coordinates as well, which gains nothing here: large convolutions are what takes time.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from io import BytesIO
 from typing import Any
 
 from ..bundle.bundle import Bundle
-from ..bundle.manifest import FRAME, DisplacementControl, StageFile
+from ..bundle.manifest import StageFile
 from ..support.errors import BackendError, BundleError
 from ..support.process import import_or_explain
 from .base import default_threads, difference
@@ -50,12 +52,13 @@ class OpenVinoBackend(HostBackend):
 
     def _open(self, core: Any, bundle: Bundle, stage: StageFile) -> Any:
         content = read_stage(bundle, stage)
-        half = self.precision == "bf16" and not makes_coordinates(bundle, stage)
         try:
             model = core.read_model(BytesIO(content))
             if model.is_dynamic():
                 raise ValueError("its shapes are not fixed")
-            return core.compile_model(model, "CPU", _settings(self._threads, half))
+            if self.precision == "bf16":
+                halve_convolutions(model)
+            return core.compile_model(model, "CPU", _settings(self._threads))
         except Exception as error:
             raise BackendError(
                 f"{self.engine} cannot open stage {stage.name!r}: {_gist(error)}",
@@ -84,19 +87,28 @@ def import_openvino() -> Any:
         return import_or_explain("openvino", CURE)
 
 
-def makes_coordinates(bundle: Bundle, stage: StageFile) -> bool:
-    """Whether what the stage makes says where something is, which half a mantissa is too coarse
-    for: all but what makes the picture, and features that are matched later."""
-    if stage.role == "source" or any(tensor.name == FRAME for tensor in stage.outputs):
-        return False
-    matched = isinstance(bundle.manifest.control, DisplacementControl)
-    return not (matched and stage.role == "observe")
+def halve_convolutions(model: Any) -> None:
+    """Compute a model's convolutions in bf16, and all else as before. Those of 1 x 1 pixel, which
+    mix descriptors and products of descriptors, would double the error of the motion."""
+    ops = importlib.import_module("openvino.opset13")
+    for conv in model.get_ordered_ops():
+        if conv.get_type_name() == "Convolution" and max(conv.input(1).get_shape()[2:]) > 1:
+            users = conv.output(0).get_target_inputs()
+            for given in conv.inputs():
+                given.replace_source_output(
+                    ops.convert(given.get_source_output(), "bf16").output(0)
+                )
+            conv.validate_and_infer_types()
+            made = ops.convert(conv.output(0), "f32").output(0)
+            for user in users:
+                user.replace_source_output(made)
+    model.validate_nodes_and_infer_types()
 
 
-def _settings(threads: int, half: bool) -> dict[str, Any]:
+def _settings(threads: int) -> dict[str, Any]:
     streams = max(1, default_threads() // threads)  # frames that are made at the same time
     return {
-        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",  # its own choice depends on the CPU
+        "INFERENCE_PRECISION_HINT": "f32",  # its own choice depends on the CPU
         "INFERENCE_NUM_THREADS": threads * streams,
         "NUM_STREAMS": streams,
         "PERFORMANCE_HINT": "LATENCY",

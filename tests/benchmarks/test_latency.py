@@ -20,7 +20,7 @@ from sonomime.benchmarks.cold_start import time_cold_start
 from sonomime.benchmarks.latency import measure_latency
 from sonomime.benchmarks.measure import table
 from sonomime.benchmarks.nvidia_smi import parse_line, state_line, summarise_readings, watch
-from sonomime.benchmarks.opening import open_animator, precision_of
+from sonomime.benchmarks.opening import open_animator
 from sonomime.benchmarks.report import as_text, latency_parts
 from sonomime.cli import main
 from sonomime.runtime.backends.ort import OrtCpuBackend
@@ -139,17 +139,6 @@ def test_a_precision_is_passed_on_only_if_it_was_given(
     assert first.args == second.args == (bundle, "cpu")
     assert first.kwargs == {"threads": 1, "device": None}
     assert second.kwargs == {"threads": None, "device": 2, "precision": "fp32"}
-
-
-def test_the_precision_is_the_one_that_the_backend_says(toy_bundle: Path) -> None:
-    animator, bundle = MagicMock(), Bundle.open(toy_bundle)
-    for device, asked, wanted in (
-        ("CPU, OpenVINO 1, bf16", None, "bf16"),
-        ("CPU, ONNX Runtime 1.2", None, "fp32"),
-        ("Fake GPU", "fp16", "fp16"),
-    ):
-        animator.session.backend.device = device
-        assert precision_of(animator, bundle, asked) == wanted
 
 
 def test_what_cannot_be_measured(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def locally_normalised(image: Tensor) -> Tensor:
 
 
 def brightness(image: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, 1, h, w): the mean over channels, which of one channel would take time."""
+    """(B, C, h, w) -> (B, 1, h, w): the mean over channels, which takes time even of one."""
     return image if image.shape[1] == 1 else image.mean(dim=1, keepdim=True)
 
 
