@@ -25,7 +25,7 @@ _LEADS = {
     "Sparse": {1: "Tensor", 2: "Tensor"},
     "Tensor": {},
 }
-_MODEL_GRAPH, _OP_TYPE, _SUBGRAPHS = 7, 4, (6, 11)
+_MODEL_GRAPH, _MODEL_FUNCTIONS, _OP_TYPE, _SUBGRAPHS = 7, 25, 4, (6, 11)
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _REFUSED = (b"Loop", b"Scan", b"If")
 
@@ -44,6 +44,11 @@ def read_stage(bundle: Bundle, stage: StageFile) -> bytes:
     except (IndexError, ValueError):
         raise BundleError(f"{stage.file} is not an ONNX file, or is damaged") from None
     return content
+
+
+def has_functions(content: bytes) -> bool:
+    """Whether an ONNX file brings operators of its own, with their bodies."""
+    return any(number == _MODEL_FUNCTIONS for number, _ in _fields(memoryview(content)))
 
 
 def _check(data: memoryview, message: str, stage: StageFile, operator: str) -> bool:

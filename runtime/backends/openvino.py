@@ -20,9 +20,9 @@ from ..support.errors import BackendError, BundleError
 from ..support.process import import_or_explain
 from .base import default_threads, difference
 from .host import HostBackend, first_line
-from .onnx_file import read_stage
+from .onnx_file import has_functions, read_stage
 
-CURE = 'pip install "sonomime[openvino]" (or openvino)'
+CURE = 'pip install "sonomime[openvino]" (or openvino and onnx)'
 _TYPES = {"uint8": "u8", "float16": "f16", "float32": "f32"}
 
 
@@ -52,6 +52,8 @@ class OpenVinoBackend(HostBackend):
 
     def _open(self, core: Any, bundle: Bundle, stage: StageFile) -> Any:
         content = read_stage(bundle, stage)
+        if has_functions(content):
+            content = _inlined(content)
         try:
             model = core.read_model(BytesIO(content))
             if model.is_dynamic():
@@ -61,7 +63,7 @@ class OpenVinoBackend(HostBackend):
             return core.compile_model(model, "CPU", _settings(self._threads))
         except Exception as error:
             raise BackendError(
-                f"{self.engine} cannot open stage {stage.name!r}: {_gist(error)}",
+                f"{self.engine} cannot open stage {stage.name!r}: {first_line(error)}",
                 "use the backend cpu; a newer openvino may read it",
             ) from error
 
@@ -85,6 +87,18 @@ def import_openvino() -> Any:
     """The package; BackendError if it cannot be imported."""
     with _without_telemetry():
         return import_or_explain("openvino", CURE)
+
+
+def _inlined(content: bytes) -> bytes:
+    """An ONNX file with the bodies of its own operators in their places, since OpenVINO reads
+    none; BackendError if the onnx package cannot be imported."""
+    inliner = import_or_explain("onnx.inliner", CURE)
+    onnx = importlib.import_module("onnx")
+    model = inliner.inline_local_functions(onnx.load_from_string(content))
+    for imported in reversed(range(len(model.opset_import))):
+        if model.opset_import[imported].domain:
+            del model.opset_import[imported]
+    return bytes(model.SerializeToString())
 
 
 def halve_convolutions(model: Any) -> None:
@@ -120,13 +134,6 @@ def _settings(threads: int) -> dict[str, Any]:
 
 def _described(port: Any) -> str:
     return f"{port.get_element_type().get_type_name()} {list(port.get_partial_shape().to_shape())}"
-
-
-def _gist(error: Exception) -> str:
-    """The line of an error that says what could not be converted, if there is one: the custom
-    operators of keypoint models, whose bodies OpenVINO does not read."""
-    found = [line for line in str(error).splitlines() if "conversion rule" in line]
-    return found[0].strip("- ") if found else first_line(error)
 
 
 @contextmanager
