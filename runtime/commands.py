@@ -131,13 +131,15 @@ def run_animate(args: argparse.Namespace) -> int:
 
 def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options: Any) -> int:
     with Animator.open(args.bundle, **opening_of(args), **options) as animator:
-        damaged = False
+        damaged, backend = False, animator.session.backend
+        engine = {"backend": backend.name, "precision": backend.precision}
         for job in jobs:
             done = animate_files(animator, job, to_people)
             damaged |= done.damaged
-            record = asdict(done) | {"quality": as_rows(done.quality)}
+            record = asdict(done) | {"quality": as_rows(done.quality)} | engine
             print(json.dumps(record, default=str) if as_json else done.output)
-            said = f"{done.frames} frames, {done.frames / done.seconds:.1f} a second with files"
+            rate = f"{done.frames / done.seconds:.1f} a second with files"
+            said = f"{done.frames} frames, {rate}, by {backend.name} in {backend.precision}"
             for line in filter(None, (said, done.alignment, done.doubts)):
                 to_people(line)
     return EXIT_DAMAGED if damaged else 0

@@ -93,6 +93,7 @@ def test_animate_prints_the_path_of_what_it_made(
     result = json.loads(output)
     assert (result["frames"], result["reference"], result["size"]) == (40, 2, [64, 64])
     assert (result["alignment"], result["quality"]) == ("", [])
+    assert result["backend"] in ("ort-cpu", "openvino") and result["precision"] in ("fp32", "bf16")
     assert len(list((tmp_path / "out").glob("*.png"))) == 40
     words = animate(displacement_toy, media, tmp_path / "one.png")
     words[4] = words[3]  # the still, which has one frame
