@@ -25,8 +25,10 @@ from .quality import as_rows
 from .readers.source import warn_once
 from .support.errors import EXIT_DAMAGED, ConfigError, InputError, SonomimeError, output_errors
 from .support.foreign_errors import as_ours
+from .support.on_ray import OnRay
+from .support.processes import Processes
 from .support.progress import print_beside, progress
-from .support.spread import TRIES, Lost, OnRay, Processes, spread
+from .support.spread import Lost, spread
 from .support.table import read_table
 from .template import shipped
 
@@ -50,6 +52,10 @@ class Row:
 
     def record(self, state: str, **more: Any) -> dict[str, Any]:
         return {"line": self.line, "state": state, "output": self.job.output, **more}
+
+    def failed(self, error: SonomimeError, warnings: Sequence[str] = ()) -> dict[str, Any]:
+        said = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        return self.record(FAILED, **said, warnings=warnings)
 
 
 class _RowParser(argparse.ArgumentParser):
@@ -160,9 +166,7 @@ class Worker:
                 return row.record(SKIPPED)
             done = animate_files(Animator(self._session, **row.motion), row.job)
         except Exception as error:
-            ours = as_ours(error)
-            said = {"error": ours.message, "hint": ours.hint, "exit_code": ours.exit_code}
-            return row.record(FAILED, **said, warnings=self._lines.lines)
+            return row.failed(as_ours(error), self._lines.lines)
         made = asdict(done) | {"quality": as_rows(done.quality)}
         return row.record(MADE, warnings=self._lines.lines) | made
 
@@ -246,9 +250,7 @@ def _records(args: argparse.Namespace, rows: Sequence[Row]) -> Iterator[tuple[Ro
         for index, said in progress(spread(crew, max(workers, 1), rows), len(rows), "rows"):
             row = rows[index]
             if isinstance(said, Lost):
-                hint = "look at the row's files, or use fewer --jobs: finished files stay"
-                what = f"{TRIES} workers were lost while they made it: {said.reason}"
-                said = row.record(FAILED, error=what, hint=hint, exit_code=SonomimeError.exit_code)
+                said = row.failed(said.error(str(row.job.output)))
             yield row, said
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from sonomime.runtime.support.spread import NO_REPORTS
+from sonomime.runtime.support.on_ray import NO_REPORTS
 
 
 def main(folder: Path, *words: str) -> int:
