@@ -25,7 +25,7 @@ from .quality import as_rows
 from .readers.source import warn_once
 from .support.errors import EXIT_DAMAGED, ConfigError, InputError, SonomimeError, output_errors
 from .support.foreign_errors import as_ours
-from .support.on_ray import OnRay
+from .support.on_ray import OnRay, check_ray
 from .support.processes import Processes
 from .support.progress import print_beside, progress
 from .support.spread import Lost, spread
@@ -259,13 +259,18 @@ def _crew(args: argparse.Namespace) -> Processes | OnRay:
     if args.ray is None:
         if args.threads is None:
             opening["threads"] = max(default_threads() // (args.jobs or 1), 1)
-        if args.backend == "auto":  # each worker by itself could take another engine
-            with closing(open_session(Bundle.open(args.bundle), **opening)) as session:
-                opening["backend"] = session.backend.name
-                opening["precision"] = getattr(session.backend, "precision", args.precision)
-        return Processes(partial(Worker, args.bundle, opening))
-    if args.device is not None:
+    elif args.device is not None:
         raise ConfigError("--device has no effect with --ray", "leave it out: Ray chooses the GPU")
-    opening["threads"] = resolve_threads(1 if args.threads is None else args.threads)
-    gpus = int(ALIASES.get(args.backend, args.backend) in PREFERENCE)
-    return OnRay(partial(Worker, args.bundle, opening), args.ray, opening["threads"], gpus)
+    else:
+        check_ray(args.ray)
+        opening["threads"] = resolve_threads(1 if args.threads is None else args.threads)
+    if args.backend == "auto":  # each worker by itself could take another engine
+        with closing(open_session(Bundle.open(args.bundle), **opening)) as session:
+            opening["backend"] = session.backend.name
+            opening["precision"] = getattr(session.backend, "precision", args.precision)
+    make = partial(Worker, args.bundle, opening)
+    if args.ray is None:
+        return Processes(make)
+    backend = opening["backend"]
+    gpus = int(ALIASES.get(backend, backend) in PREFERENCE)
+    return OnRay(make, args.ray, opening["threads"], gpus)
