@@ -15,10 +15,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .animator import Animator
-from .backends import ALIASES, PREFERENCE, resolve_threads
 from .backends.base import default_threads
 from .bundle.bundle import Bundle
-from .command_options import add_job, job_of, motion_of, opening_of
+from .command_options import (
+    add_job,
+    gpus_of,
+    job_of,
+    motion_of,
+    opening_of,
+    opening_on_ray,
+)
 from .fastest import open_session
 from .pipeline import Job, animate_files
 from .quality import as_rows
@@ -255,15 +261,13 @@ def _records(args: argparse.Namespace, rows: Sequence[Row]) -> Iterator[tuple[Ro
 
 
 def _crew(args: argparse.Namespace) -> Processes | OnRay:
-    opening = opening_of(args)
     if args.ray is None:
+        opening = opening_of(args)
         if args.threads is None:
             opening["threads"] = max(default_threads() // (args.jobs or 1), 1)
-    elif args.device is not None:
-        raise ConfigError("--device has no effect with --ray", "leave it out: Ray chooses the GPU")
     else:
         check_ray(args.ray)
-        opening["threads"] = resolve_threads(1 if args.threads is None else args.threads)
+        opening = opening_on_ray(args)
     if args.backend == "auto":  # each worker by itself could take another engine
         with closing(open_session(Bundle.open(args.bundle), **opening)) as session:
             opening["backend"] = session.backend.name
@@ -271,6 +275,4 @@ def _crew(args: argparse.Namespace) -> Processes | OnRay:
     make = partial(Worker, args.bundle, opening)
     if args.ray is None:
         return Processes(make)
-    backend = opening["backend"]
-    gpus = int(ALIASES.get(backend, backend) in PREFERENCE)
-    return OnRay(make, args.ray, opening["threads"], gpus)
+    return OnRay(make, args.ray, opening["threads"], gpus_of(opening["backend"]))
