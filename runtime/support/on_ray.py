@@ -122,8 +122,8 @@ def connect(address: str) -> Any:
             address, log_to_driver=False, logging_level=logging.ERROR,
             **{"include_dashboard": False} if address == "local" else {},
         )  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # Ray raises that itself where a node does not start in time
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BackendError(f"no Ray cluster at {address!r}: {reason}", _NO_CLUSTER) from error
     finally:
         with suppress(ValueError):  # not the main thread, whose handler Ray leaves alone
