@@ -211,11 +211,11 @@ class Pairs:
                         pair = self._prepared(renderer, wanted, still, size)
                         retry.worked()
                     except RendererLost as lost:
-                        log.warning("source and reference are prepared again: %s", lost)
+                        if not self._closed:
+                            log.warning("source and reference are prepared again: %s", lost)
                         with self._change:
-                            self._change.wait_for(lambda: self._closed, retry.pause())
-                        if self._closed:
-                            raise
+                            if self._change.wait_for(lambda: self._closed, retry.pause()):
+                                raise
             except SonomimeError as raised:
                 error = raised
             except Exception as raised:  # a defect: the stream shall not stand still without a word

@@ -16,6 +16,7 @@ import pytest
 from live_feeds import HandFeed, until
 from toy_bundle import blob
 
+from sonomime.cli import main
 from sonomime.runtime import Animator, Bundle
 from sonomime.runtime.driving import open_driving
 from sonomime.runtime.landmarks import Given, Picture
@@ -29,6 +30,7 @@ from sonomime.runtime.live.showing import LOST, Shown
 from sonomime.runtime.live.stream import Stream
 from sonomime.runtime.readers.reading import AS_IS
 from sonomime.runtime.sinks.open_sink import open_sink
+from sonomime.runtime.still import SAMPLES
 from sonomime.runtime.support.errors import BackendError, BundleError
 
 STILL = Still(Picture(blob(64, 0, 0)), "middle")
@@ -275,6 +277,40 @@ def test_who_does_not_answer_is_lost(opens: Any, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RendererLost):
         one.frame(None, 0.0, 0.0)
     assert one.lost and ray.killed
+
+
+def test_a_stream_that_waits_for_a_free_processor_can_be_closed(
+    opens: Any, displacement_toy: Path
+) -> None:
+    ray, one = away(opens)
+    ray.silent = True
+    stream = Stream(Bundle.open(displacement_toy).manifest, lambda: one, STILL, feed := HandFeed())
+    shown: list[Shown] = []
+    stream.start(shown.append)
+    feed.give(blob(64, 0, 0))
+    until(lambda: stream._pairs.busy and stream._pairs._all)
+    stream.close()
+    assert ray.killed and {each.state for each in shown} <= {"warming up"}
+
+
+@pytest.mark.parametrize("verb", ["serve", "stream"])
+@pytest.mark.parametrize(
+    ("more", "code", "named"),
+    [
+        (["--ray", "head"], 2, "'head'"), (["--ray", "127.0.0.1:1"], 4, "127.0.0.1:1"),
+        (["--ray", "local", "--device", "0"], 2, "--device"),
+        (["--ray", "local", "--threads", "0"], 2, "threads"),
+    ],
+)  # fmt: skip
+def test_mistakes_with_a_cluster_are_named_with_a_hint(
+    verb: str, more: list[str], code: int, named: str, toy_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    words = ["--source", str(SAMPLES / "still.png"), "--driving", "breathing", "--http", "0"]
+    given = words if verb == "stream" else ["--http", "0"]
+    assert main([verb, *given, "--bundle", str(toy_bundle), *more]) == code
+    said = capsys.readouterr().err
+    assert named in said and "hint: " in said and "defect" not in said
 
 
 def test_what_is_wrong_there_is_said_here() -> None:
