@@ -5,21 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-from ray_cluster import MARKS, losing_a_node, run
-
-from sonomime.runtime.readers.open_source import open_source
+from ray_cluster import MARKS, losing_a_node, run, same
 
 pytestmark = MARKS
 HERE = [sys.executable, "-m", "sonomime.cli"]
-
-
-def same(one: Path, other: Path) -> bool:
-    """Whether two files hold the same; .mkv files have a random name in their header."""
-    if one.suffix == ".mkv":
-        clips = [np.stack([frame.copy() for _, _, frame in open_source(f)]) for f in (one, other)]
-        return np.array_equal(*clips)
-    return one.read_bytes() == other.read_bytes()
 
 
 def assert_same(one: Path, other: Path) -> None:
