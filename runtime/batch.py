@@ -15,18 +15,26 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .animator import Animator
-from .backends import ALIASES, PREFERENCE, resolve_threads
 from .backends.base import default_threads
 from .bundle.bundle import Bundle
-from .command_options import add_job, job_of, motion_of, opening_of
+from .command_options import (
+    add_job,
+    gpus_of,
+    job_of,
+    motion_of,
+    opening_of,
+    opening_on_ray,
+)
 from .fastest import open_session
 from .pipeline import Job, animate_files
 from .quality import as_rows
 from .readers.source import warn_once
 from .support.errors import EXIT_DAMAGED, ConfigError, InputError, SonomimeError, output_errors
 from .support.foreign_errors import as_ours
+from .support.on_ray import OnRay, check_ray
+from .support.processes import Processes
 from .support.progress import print_beside, progress
-from .support.spread import TRIES, Lost, OnRay, Processes, spread
+from .support.spread import Lost, spread
 from .support.table import read_table
 from .template import shipped
 
@@ -50,6 +58,10 @@ class Row:
 
     def record(self, state: str, **more: Any) -> dict[str, Any]:
         return {"line": self.line, "state": state, "output": self.job.output, **more}
+
+    def failed(self, error: SonomimeError, warnings: Sequence[str] = ()) -> dict[str, Any]:
+        said = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        return self.record(FAILED, **said, warnings=warnings)
 
 
 class _RowParser(argparse.ArgumentParser):
@@ -160,9 +172,7 @@ class Worker:
                 return row.record(SKIPPED)
             done = animate_files(Animator(self._session, **row.motion), row.job)
         except Exception as error:
-            ours = as_ours(error)
-            said = {"error": ours.message, "hint": ours.hint, "exit_code": ours.exit_code}
-            return row.record(FAILED, **said, warnings=self._lines.lines)
+            return row.failed(as_ours(error), self._lines.lines)
         made = asdict(done) | {"quality": as_rows(done.quality)}
         return row.record(MADE, warnings=self._lines.lines) | made
 
@@ -246,24 +256,23 @@ def _records(args: argparse.Namespace, rows: Sequence[Row]) -> Iterator[tuple[Ro
         for index, said in progress(spread(crew, max(workers, 1), rows), len(rows), "rows"):
             row = rows[index]
             if isinstance(said, Lost):
-                hint = "look at the row's files, or use fewer --jobs: finished files stay"
-                what = f"{TRIES} workers were lost while they made it: {said.reason}"
-                said = row.record(FAILED, error=what, hint=hint, exit_code=SonomimeError.exit_code)
+                said = row.failed(said.error(str(row.job.output)))
             yield row, said
 
 
 def _crew(args: argparse.Namespace) -> Processes | OnRay:
-    opening = opening_of(args)
     if args.ray is None:
+        opening = opening_of(args)
         if args.threads is None:
             opening["threads"] = max(default_threads() // (args.jobs or 1), 1)
-        if args.backend == "auto":  # each worker by itself could take another engine
-            with closing(open_session(Bundle.open(args.bundle), **opening)) as session:
-                opening["backend"] = session.backend.name
-                opening["precision"] = getattr(session.backend, "precision", args.precision)
-        return Processes(partial(Worker, args.bundle, opening))
-    if args.device is not None:
-        raise ConfigError("--device has no effect with --ray", "leave it out: Ray chooses the GPU")
-    opening["threads"] = resolve_threads(1 if args.threads is None else args.threads)
-    gpus = int(ALIASES.get(args.backend, args.backend) in PREFERENCE)
-    return OnRay(partial(Worker, args.bundle, opening), args.ray, opening["threads"], gpus)
+    else:
+        check_ray(args.ray)
+        opening = opening_on_ray(args)
+    if args.backend == "auto":  # each worker by itself could take another engine
+        with closing(open_session(Bundle.open(args.bundle), **opening)) as session:
+            opening["backend"] = session.backend.name
+            opening["precision"] = getattr(session.backend, "precision", args.precision)
+    make = partial(Worker, args.bundle, opening)
+    if args.ray is None:
+        return Processes(make)
+    return OnRay(make, args.ray, opening["threads"], gpus_of(opening["backend"]))

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from .backends import PRECISIONS
+from .backends import ALIASES, PRECISIONS, PREFERENCE, resolve_threads
 from .compose import parse_size
 from .media.frames import parse_crop
 from .media.levels import parse_window
@@ -97,6 +97,24 @@ def add_open(parser: argparse.ArgumentParser, backend: bool = True) -> None:
 def opening_of(args: argparse.Namespace) -> dict[str, Any]:
     """Arguments of `Animator.open`, besides the bundle."""
     return {name: getattr(args, name) for name in ("backend", "threads", "device", "precision")}
+
+
+def opening_on_ray(args: argparse.Namespace) -> dict[str, Any]:
+    """The same on a Ray cluster, where a worker has one thread if nothing else is said.
+
+    Raises:
+        ConfigError: --device, which Ray chooses; a wrong number of threads.
+    """
+    if args.device is not None:
+        raise ConfigError("--device has no effect with --ray", "leave it out: Ray chooses the GPU")
+    return opening_of(args) | {
+        "threads": resolve_threads(1 if args.threads is None else args.threads)
+    }
+
+
+def gpus_of(backend: str) -> int:
+    """How many GPUs a backend takes."""
+    return int(ALIASES.get(backend, backend) in PREFERENCE)
 
 
 def add_motion(parser: argparse.ArgumentParser) -> None:

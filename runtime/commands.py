@@ -28,7 +28,7 @@ from .still import SAMPLES
 from .support.atomic_files import atomic_path
 from .support.errors import EXIT_DAMAGED, ConfigError
 from .support.printable import printable
-from .support.verbs import Verbs, add_verb
+from .support.verbs import Verbs, add_ray, add_verb
 
 ANIMATE = """animate a still image with the motion of a driving clip
 
@@ -100,10 +100,7 @@ def add_animate(verbs: Verbs) -> None:
     add("--jobs", type=int, metavar="N",
         help="with --batch: processes that work at once (default: 1; with --ray one for each "
         "processor)")
-    add("--ray", metavar="ADDRESS",
-        help="with --batch: work on a Ray cluster: HOST:PORT of its head, auto (this machine is "
-        "part of it), or local (one of this machine alone). All machines have to see the files "
-        "under the same paths")
+    add_ray(parser, "with --batch: work", "the files")
     add_open(parser)
     add_job(parser)
     add("--json", action="store_true",

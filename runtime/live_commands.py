@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import time
 import webbrowser
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import NoReturn, TypeAlias
 
 from .animator import Animator
 from .bundle.bundle import Bundle
@@ -18,8 +21,10 @@ from .command_options import (
     add_motion,
     add_open,
     add_reading,
+    gpus_of,
     motion_of,
     opening_of,
+    opening_on_ray,
     parse_landmarks,
     parse_reference,
     reading_of,
@@ -43,6 +48,8 @@ from .live.opening import (
 )
 from .live.outlets import Outlet, check_recording, recorder
 from .live.pairs import Still
+from .live.remote import RemoteRenderer, on_cluster
+from .live.renderer import AnyRenderer
 from .live.running import run_stream
 from .live.shared_memory import SharedMemoryOutlet
 from .live.stream import Stream
@@ -57,9 +64,11 @@ from .support.errors import (
     InputError,
     SonomimeError,
 )
-from .support.verbs import Verbs, add_verb
+from .support.verbs import Verbs, add_ray, add_verb
 
 log = logging.getLogger("sonomime")
+
+Opener: TypeAlias = Callable[..., Animator | AnyRenderer]
 
 STREAM = """animate a still image live, frame by frame
 
@@ -80,7 +89,8 @@ driving and synthesized pictures beside each other, change the motion, record.
 
 example:
   sonomime serve --show
-  sonomime serve --sources stills/ --driving clips/ --openigtlink 18944"""
+  sonomime serve --sources stills/ --driving clips/ --openigtlink 18944
+  sonomime serve --ray auto --threads 4"""
 
 
 def add_stream(verbs: Verbs) -> None:
@@ -98,6 +108,7 @@ def add_stream(verbs: Verbs) -> None:
     add("--unpaced", action="store_true",
         help="animate a clip or template as fast as it goes, without dropping frames")
     add_open(parser)
+    add_ray(parser, "make the frames", "the --bundle and the file of --landmarks")
     outlets = parser.add_argument_group("where the frames go (any of them)")
     outlets.add_argument("--openigtlink", metavar="[HOST:]PORT|igtl://HOST:PORT",
         help=f"OpenIGTLink: listen for clients at a port (usually {PORT}), of this machine alone "
@@ -165,6 +176,7 @@ def add_serve(verbs: Verbs) -> None:
         help="leave out the synthetic mark, and the words for the state; metadata keep both")
     add("--show", action="store_true", help="open the page in a browser")
     add_open(parser)
+    add_ray(parser, "make the frames", "the --bundle")
     # fmt: on
 
 
@@ -174,8 +186,15 @@ def run_serve(args: argparse.Namespace) -> int:
         if (folder := getattr(args, option)) is not None and not folder.is_dir():
             raise InputError(f"--{option}: there is no folder {folder}", "check the path")
     bundle = Bundle.open(args.bundle)
-    opened = partial(Animator.open, bundle, **opening_of(args))
-    opened().close()  # a backend that cannot serve is said now
+    with _opener(args, bundle) as opened:
+        first = opened()  # a backend that cannot serve is said now
+        if isinstance(first, RemoteRenderer):
+            first.check()
+        first.close()
+        _serve(args, bundle, opened)
+
+
+def _serve(args: argparse.Namespace, bundle: Bundle, opened: Opener) -> NoReturn:
     web = None
     studio = Studio(bundle, opened, args.sources, args.driving, args.recordings, args.mark)
     try:
@@ -192,6 +211,21 @@ def run_serve(args: argparse.Namespace) -> int:
         if web is not None:
             web.close()  # first, so that nobody starts another stream
         studio.close()
+
+
+@contextmanager
+def _opener(args: argparse.Namespace, bundle: Bundle) -> Iterator[Opener]:
+    """What opens the model, here or on a Ray cluster; its arguments say how the motion is used.
+
+    Raises:
+        ConfigError, BackendError: what `opening_on_ray` and `on_cluster` raise.
+    """
+    if args.ray is None:
+        yield partial(Animator.open, bundle, **opening_of(args))
+        return
+    opening, path = opening_on_ray(args), args.bundle and args.bundle.absolute()
+    with on_cluster(args.ray, opening["threads"], gpus_of(args.backend)) as remote:
+        yield lambda **motion: remote(partial(Animator.open, path, **opening, **motion))
 
 
 def _say_where(web: Web, show: bool) -> None:
@@ -212,6 +246,8 @@ def run_stream_command(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{option} is {value}", "give seconds, above 0")
     if args.record:
         check_recording(args.record)
+    if args.ray is not None and isinstance(args.landmarks, Path):
+        args.landmarks = args.landmarks.absolute()  # a worker may have another folder
     bundle = Bundle.open(args.bundle)
     chain = bundle.manifest
     how_source = reading_of(args, "source_")
@@ -250,13 +286,15 @@ def run_stream_command(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if not args.mark:
         log.warning("the synthetic mark and the words for the state are left out, as asked")
-    opened = partial(Animator.open, bundle, **opening_of(args), **motion_of(args))
-    stream = Stream(
-        chain, opened, source, driving.feed, driving.template,
-        driving.reference, how, stills,
-    )  # fmt: skip
     outlets: list[Outlet] = []
-    with stream:
+    output = sys.stdout  # Ray may write to it
+    with (
+        _opener(args, bundle) as opened,
+        Stream(
+            chain, partial(opened, **motion_of(args)), source, driving.feed, driving.template,
+            driving.reference, how, stills,
+        ) as stream,
+    ):  # fmt: skip
         try:
             if args.openigtlink:
                 version = args.openigtlink_version
@@ -278,7 +316,7 @@ def run_stream_command(args: argparse.Namespace) -> int:
                 with suppress(SonomimeError):  # a recording without frames, for one
                     outlet.close()
             raise
-        run_stream(stream, outlets, args.seconds, args.json)
+        run_stream(stream, outlets, args.seconds, args.json, output)
     if args.record and not args.json:
         print(args.record)
     return EXIT_DAMAGED if driving.clip is not None and driving.clip.damaged else 0

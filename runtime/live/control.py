@@ -79,8 +79,9 @@ class Control:
 
     def picture(self, name: str) -> Image | None:
         """The `source`, `reference` or `alignment` that is shown now; None if there is none."""
-        pair = self.stream.pair if self.stream is not None else None
-        if pair is None:
+        stream = self.stream
+        pair = stream.pair if stream is not None else None
+        if stream is None or pair is None:
             return None
         source = pair.still.picture.image
         if name == "source":
@@ -91,7 +92,7 @@ class Control:
             return pair.reference.image
         if pair.grid is None:
             return None
-        alignment, size = pair.alignment, pair.animator.session.chain.image.size
+        alignment, size = pair.alignment, stream.chain.image.size
         pictures = source, pair.reference.image
         return draw_alignment(pictures, pair.grid, alignment.points, alignment.names, size)
 

@@ -20,9 +20,10 @@ MOST = 5000  # frames that are kept for that
 class Metrics:
     """Filled by the stream; `snapshot` may be called from any thread."""
 
-    def __init__(self, drops: Callable[[], dict[str, int]]) -> None:
-        """`drops`: frames that were dropped until now, by where."""
-        self._drops = drops
+    def __init__(self, drops: Callable[[], dict[str, int]], losses: Callable[[], int]) -> None:
+        """`drops`: frames that were dropped until now, by where; `losses`: renderers that were
+        lost."""
+        self._drops, self._losses = drops, losses
         self._lock = threading.Lock()
         self._begin = time.perf_counter()
         self._shown: deque[tuple[float, float | None]] = deque(maxlen=MOST)  # when, latency
@@ -49,7 +50,8 @@ class Metrics:
 
     def snapshot(self) -> dict[str, Any]:
         """state and why; seconds; frames, in all and by state; state_changes; of the last SECONDS
-        fps and latency_ms (p50, p95, p99, max); dropped, by where; quality of the last frame."""
+        fps and latency_ms (p50, p95, p99, max); dropped, by where; renderers_lost; quality of the
+        last frame."""
         with self._lock:
             now = time.perf_counter()
             shown = [each for each in self._shown if now - each[0] <= SECONDS]
@@ -71,5 +73,6 @@ class Metrics:
             "fps": round(len(shown) / span, 2) if span > 0 else 0.0,
             "latency_ms": latency,
             "dropped": self._drops(),
+            "renderers_lost": self._losses(),
             "confidence": None if quality is None else round(float(quality.confidence), 4),
         }

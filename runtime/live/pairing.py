@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from ..support.errors import InputError, SonomimeError
 from .choice import Choice, Read
 from .errands import ENDED, Answer, nobody
 from .pairs import REPLACED, Pair, Pairs, Still, Wanted
+from .retry import Retry
+from .showing import LOST
 
 log = logging.getLogger("sonomime")
 
@@ -30,6 +33,7 @@ class Pairing:
         reference: what is wanted; None: none is there yet, or a template has its own.
         wants_reference: whether the next driving frame shall be the reference.
         by_hand: whether the landmarks of the pair that was wanted last are places.
+        losses: renderers that were lost; replace_at: when to `replace` the one that is lost.
     """
 
     def __init__(
@@ -41,6 +45,9 @@ class Pairing:
         self.pair: Pair | None = None
         self.number = 0
         self.by_hand = False
+        self.losses, self.replace_at = 0, 0.0
+        self._replaced: Pair | None = None
+        self._retry = Retry()
         self._sound = choice.still  # reads the source of `pair`, or the first one
         self._later: Answer = nobody  # who waits for the first pair
 
@@ -101,14 +108,35 @@ class Pairing:
                 self._go_back(error)
                 pair = None
             if pair is not None:
-                pair.animator.adjust(**settings)  # they may have changed meanwhile
+                pair.renderer.adjust(**settings)  # they may have changed meanwhile
                 self.pair, self.number = pair, next(_NUMBERS)
+                self._retry, self.replace_at = Retry(), 0.0
                 self._sound = reads(pair.still)
                 if self._choice.still is pair.read:
                     self._choice.still = self._sound  # not read from its file again
                 taken = True
             if not (wait and self._pairs.busy):
                 return taken
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether what makes the frames is gone."""
+        return self.pair is not None and self.pair.renderer.lost
+
+    def replace(self) -> float:
+        """Want what is shown again, with another renderer, unless something else is wanted, which
+        gets one too. Returns seconds to wait for it; not sooner than then, do this again."""
+        assert self.pair is not None
+        if self.pair is not self._replaced:
+            self._replaced = self.pair
+            self.losses += 1
+            log.warning("%s: %s", self.pair.still.name, LOST)
+        if not self._pairs.busy:
+            still, reference, landmarks = self.pair.still, self.pair.reference, self.pair.landmarks
+            self._pairs.want(Wanted(reads(still), reference, landmarks, nobody))
+        pause = self._retry.pause()
+        self.replace_at = time.perf_counter() + pause
+        return pause
 
     def _prepare(self, answer: Answer = nobody) -> None:
         """Want a pair of the source and reference that were asked for last."""

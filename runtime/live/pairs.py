@@ -1,7 +1,8 @@
 """Source and reference are prepared beside the stream, and take over when they are ready.
 
 To take a new source or reference, the model encodes it and aligns the two, which takes several
-frames' time. So a second Animator does that in a thread of its own, while the first goes on.
+frames' time. So a second renderer does that in a thread of its own, while the first goes on. In
+the same way one takes the place of a renderer that is lost.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from numpy.typing import NDArray
 
 from ..animator import Animator
-from ..bundle.manifest import ALIGNMENT, Chain
+from ..bundle.manifest import Chain
 from ..compose import Size, fitted
 from ..driving import DrivingTemplate
-from ..landmarks import Alignment, Landmarks, Picture, align_pair
-from ..media.frames import Image, Letterbox, check_image, resize
+from ..landmarks import Alignment, Landmarks, Picture
+from ..media.frames import Image, Letterbox, check_image
 from ..outlines import warn_of_outlines
-from ..player import Player
 from ..still import made_size
 from ..support.errors import SonomimeError
 from .errands import ENDED
 from .feed import Arrival
+from .renderer import AnyRenderer, Rendered, Renderer, RendererLost, Scene
+from .retry import Retry
 from .slot import Slot
 
 log = logging.getLogger("sonomime")
@@ -66,18 +68,16 @@ class Wanted(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """An Animator with its source and reference. alignment: by what the two are aligned; grid,
-    (1, rows, columns, 2): where in the reference cells of the source are, None where the reference
-    is no picture or nothing is aligned; read: what read the source."""
+    """A renderer with its source and reference. landmarks: those that were given; alignment, grid:
+    see `Prepared`; size: (width, height) of the frames; read: what read the source."""
 
-    animator: Animator
+    renderer: AnyRenderer
     still: Still
     reference: Picture | None
+    landmarks: Landmarks
     alignment: Alignment
     grid: NDArray[Any] | None
-    player: Player | None
     size: tuple[int, int]
-    loop: bool
     read: Callable[[], Still]
 
     @property
@@ -89,28 +89,22 @@ class Pair(NamedTuple):
         (x, y), (wide, high) = self.still.spacing, self.size
         return x * width / wide, y * height / high
 
-    def frame(self, arrival: Arrival, timestamp: float) -> Image:
-        """The synthesized frame, unmarked, of `size`; errors as of `Animator.animate`."""
-        animator = self.animator
-        composes = animator.session.chain.layers is not None
-        size = self.size if composes else None
-        if self.player is not None:
-            made = self.player.frame(arrival.timestamp, size, self.loop)
-        else:
-            made = animator.animate(arrival.image, timestamp, size=size)
-        return made if composes else resize(animator.letterbox.inside(made), *self.size)
+    def frame(self, arrival: Arrival, timestamp: float) -> Rendered:
+        """The synthesized frame, of `size`; errors as of `Animator.animate`, and RendererLost."""
+        return self.renderer.frame(arrival.image, arrival.timestamp, timestamp)
 
 
 class Pairs:
     """Prepares pairs: `want` one, and `swap` when it is there."""
 
     def __init__(
-        self, chain: Chain, open_animator: Callable[[], Animator], size: Size,
+        self, chain: Chain, open_animator: Callable[[], Animator | AnyRenderer], size: Size,
         template: DrivingTemplate | None, loop: bool, warm: bool,
     ) -> None:  # fmt: skip
         """
         Args:
-            open_animator: opens an Animator of this chain; the second pair gets `another`.
+            open_animator: opens an Animator of this chain, or a renderer that is elsewhere; the
+                second pair gets `another`.
             size: of the first pair's frames; those of later ones fit into it.
             template: the driving template, if it is one; `loop`: repeat it.
             warm: make a first frame in advance, so that the first one shown is not slow.
@@ -122,11 +116,11 @@ class Pairs:
         self._wanted: Slot[Wanted] = Slot()
         self._change = threading.Condition()
         self._ready: Pair | None = None
-        self._spare: Animator | None = None
+        self._spare: AnyRenderer | None = None
         self._closed = False
         self._busy = 0  # wanted, and neither ready nor failed
         self._error: SonomimeError | None = None
-        self._all: list[Animator] = []
+        self._all: list[AnyRenderer] = []
         self._thread = threading.Thread(target=self._work, name="pairs", daemon=True)
 
     def form_for(self, image: Image) -> Form:
@@ -163,7 +157,7 @@ class Pairs:
         return self._busy > 0
 
     def swap(self, shown: Pair | None, wait: bool = False) -> Pair | None:
-        """The pair that has become ready, or None. The Animator of the one `shown` until now is
+        """The pair that has become ready, or None. The renderer of the one `shown` until now is
         then used for the next.
 
         Args:
@@ -181,21 +175,24 @@ class Pairs:
             pair, self._ready = self._ready, None
             self._change.notify_all()
             if pair is not None and shown is not None:
-                self._spare = shown.animator
+                self._spare = shown.renderer
             return pair
 
     def close(self) -> None:
-        """Wait for the thread, and close the Animators."""
+        """Wait for the thread, and close the renderers."""
         self._wanted.close()
         with self._change:
             self._closed = True
             self._change.notify_all()
+            for renderer in self._all:
+                renderer.stop()
         if self._thread.ident:
             self._thread.join()
-        for animator in self._all:
-            animator.close()
+        for renderer in self._all:
+            renderer.close()
 
     def _work(self) -> None:
+        retry = Retry()
         for wanted in self._wanted:
             pair, error = None, None
             with self._change:
@@ -204,14 +201,21 @@ class Pairs:
                 if self._closed:
                     wanted.answer(ENDED)
                     continue
-                animator, self._spare = self._spare, None
+                renderer, self._spare = self._spare, None
             try:
                 still = wanted.still()
                 size = self._size_of(still.picture.image)
-                if animator is None:
-                    animator = self._all[0].another() if self._all else self._open()
-                    self._all.append(animator)
-                pair = self._prepared(animator, wanted, still, size)
+                while pair is None:
+                    renderer = self._usable(renderer)
+                    try:
+                        pair = self._prepared(renderer, wanted, still, size)
+                        retry.worked()
+                    except RendererLost as lost:
+                        if not self._closed:
+                            log.warning("source and reference are prepared again: %s", lost)
+                        with self._change:
+                            if self._change.wait_for(lambda: self._closed, retry.pause()):
+                                raise
             except SonomimeError as raised:
                 error = raised
             except Exception as raised:  # a defect: the stream shall not stand still without a word
@@ -221,36 +225,38 @@ class Pairs:
                 self._busy -= 1
                 self._ready, self._error = pair, error
                 if pair is None:
-                    self._spare = animator
+                    self._spare = renderer
                 self._change.notify_all()
             wanted.answer("ok" if error is None else str(error))
 
+    def _usable(self, renderer: AnyRenderer | None) -> AnyRenderer:
+        """A renderer that nothing is shown of: this one, unless it is lost, or one more."""
+        if renderer is not None and not renderer.lost:
+            return renderer
+        there = [each for each in self._all if not each.lost]
+        opened = there[0].another() if there else self._open()
+        made = Renderer(opened) if isinstance(opened, Animator) else opened
+        with self._change:
+            for each in (each for each in self._all if each.lost):
+                each.close()
+            self._all = [*there, made]
+            if self._closed:
+                made.stop()
+        return made
+
     def _prepared(
-        self, animator: Animator, wanted: Wanted, still: Still, size: tuple[int, int]
+        self, renderer: AnyRenderer, wanted: Wanted, still: Still, size: tuple[int, int]
     ) -> Pair:
-        animator.reset()
-        animator.set_source(still.picture.image)
-        player, alignment, grid = None, Alignment(""), None
-        composed = size if animator.session.chain.layers is not None else None
-        if self._template is not None:
-            # Aligned by the template's landmarks alone: there is no picture.
-            player, said = self._template.player(animator, still.picture, wanted.landmarks)
-            alignment = Alignment(said)
-            if self._warm:
-                player.frame(0.0, composed)
-        elif (reference := wanted.reference) is not None:
-            animator.set_reference(reference.image)
-            if self._warm:
-                animator.animate(reference.image, size=composed)
-                animator.set_reference(reference.image)  # the clock and smoothing start again
-            if animator.session.can_align:
-                warn_of_outlines(still.picture.image, reference.image)
-                alignment = align_pair(animator, wanted.landmarks, still.picture, reference)
-                grid = animator.read(ALIGNMENT)
+        reference = None if self._template is not None else wanted.reference
+        scene = Scene(
+            still.picture, reference, wanted.landmarks, self._template, self._loop, size, self._warm
+        )
+        prepared = renderer.prepare(scene)
+        if reference is not None and prepared.grid is not None:
+            warn_of_outlines(still.picture.image, reference.image)
         return Pair(
-            animator, still, wanted.reference, alignment, grid, player, size, self._loop,
-            wanted.still,
-        )  # fmt: skip
+            renderer, still, wanted.reference, wanted.landmarks, *prepared, size, wanted.still
+        )
 
     def _size_of(self, image: Image) -> tuple[int, int]:
         """(width, height) of a source's frames: the largest that fits into the form."""

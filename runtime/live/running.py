@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 from ..support.errors import SonomimeError
 from ..support.printable import printable
@@ -21,13 +21,15 @@ EVERY = 1.0  # seconds between two lines about how it goes
 
 
 def run_stream(
-    stream: Stream, outlets: Sequence[Outlet], seconds: float | None, as_json: bool
-) -> None:
+    stream: Stream, outlets: Sequence[Outlet], seconds: float | None, as_json: bool,
+    output: TextIO,
+) -> None:  # fmt: skip
     """Run a stream until it ends, for so many seconds, or until a signal raises in this thread;
     then every file is finished. Lines from the standard input are orders.
 
     Args:
-        as_json: print a line of JSON each second; else people get one on the standard error.
+        as_json: print a line of JSON each second, to `output`; else people get one on the
+            standard error.
 
     Raises:
         SonomimeError: what ended the stream, or made an outlet fail.
@@ -37,7 +39,7 @@ def run_stream(
     end = None if seconds is None else time.monotonic() + seconds
     stream.start(group.show, group.end)
     _obey_standard_input(stream)
-    said, pair_number = _Line(as_json), 0
+    said, pair_number = _Line(as_json, output), 0
     try:
         while not stream.wait(min(EVERY, max(0.0, (end or 1e18) - time.monotonic()))):
             if stream.pair is not None and stream.pair_number != pair_number and not as_json:
@@ -63,13 +65,13 @@ class _Line:
     """What is said each second: a line that is written over on a terminal, else one whenever the
     state changes."""
 
-    def __init__(self, as_json: bool) -> None:
-        self._json, self._state = as_json, ""
+    def __init__(self, as_json: bool, output: TextIO) -> None:
+        self._json, self._output, self._state = as_json, output, ""
         self._terminal = sys.stderr.isatty()
 
     def say(self, now: dict[str, Any]) -> None:
         if self._json:
-            print(json.dumps(now), flush=True)
+            print(json.dumps(now), file=self._output, flush=True)
         elif self._terminal:
             print(f"\r{_words(now)[:78]:<78}", end="", file=sys.stderr, flush=True)
         elif now["state"] != self._state:
@@ -83,7 +85,7 @@ class _Line:
 
     def end(self, now: dict[str, Any]) -> None:
         if self._json:
-            print(json.dumps(now), flush=True)
+            print(json.dumps(now), file=self._output, flush=True)
             return
         _write("\n" * self._terminal + _words(now))
 
@@ -98,6 +100,8 @@ def _words(now: dict[str, Any]) -> str:
         parts.append(f"latency {latency['p50']:.0f} ms (p99 {latency['p99']:.0f})")
     if dropped := [f"{name} {count}" for name, count in now["dropped"].items() if count]:
         parts.append(f"dropped: {', '.join(dropped)}")
+    if now["renderers_lost"]:
+        parts.append(f"replaced what makes the frames {now['renderers_lost']} times")
     return printable("; ".join(parts))
 
 

@@ -13,11 +13,13 @@ from ..support.errors import InputError
 from .errands import ENDED
 from .feed import Arrival, Feed
 from .pairs import Pair
+from .renderer import Rendered
 from .screen import Screen, State
 
 log = logging.getLogger("sonomime")
 
 LOST_AFTER = 2.0  # seconds without a frame of a live feed
+LOST = "what makes the frames is lost: another one takes over"
 DOUBT_SECONDS = 1.0  # doubtful: at least half of the frames of the last so many seconds are
 
 
@@ -93,10 +95,12 @@ class Showing:
         Raises:
             InputError: the frame of a clip cannot be used.
             BackendError: a stage failed.
+            RendererLost: what makes the frames is gone.
         """
-        if (took := self._move(pair, arrival)) is None:
+        begin = time.perf_counter()
+        if (made := self._move(pair, arrival)) is None:
             return None
-        quality = pair.animator.quality
+        took, quality = time.perf_counter() - begin, made.quality
         why = self._doubt(quality)
         unpaced = self._driving.pace == "unpaced"
         came = None if unpaced else arrival.came
@@ -118,19 +122,18 @@ class Showing:
         """A black frame for the end, so that no receiver keeps one that looks live."""
         return self._shown(None, "no signal", ENDED, None)
 
-    def _move(self, pair: Pair, arrival: Arrival) -> float | None:
-        """Make the picture; the seconds that this took, None if it could not be made."""
+    def _move(self, pair: Pair, arrival: Arrival) -> Rendered | None:
+        """Make the picture; None if it could not be made."""
         self._clock = max(arrival.timestamp, self._clock + 1e-4)  # an Animator's times increase
-        begin = time.perf_counter()
         try:
-            self._picture = pair.frame(arrival, self._clock)
+            made = pair.frame(arrival, self._clock)
         except InputError as error:
             if self._driving.pace != "live":
                 raise
             log.warning("%s: %s", self._driving.name, error)
             return None
-        self._moved_by = arrival.image
-        return time.perf_counter() - begin
+        self._picture, self._moved_by = made.image, arrival.image
+        return made
 
     def same(self, pair: Pair | None, arrived: float, paused: bool) -> Shown | None:
         """The last frame again, or a black one, and why. `arrived`: when the last driving frame
@@ -141,6 +144,8 @@ class Showing:
             return self._shown(self._picture, "held", "paused", pair)
         if silent >= LOST_AFTER and driving.pace == "live":
             return self._shown(None, "no signal", why, pair)
+        if pair is not None and pair.renderer.lost:
+            why = driving.problem or LOST
         if pair is None or self._picture is None:
             why = driving.problem or "the model is being prepared"
             return self._shown(None, "warming up", why, pair)

@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Self
 
 from ..animator import Animator
@@ -29,6 +30,7 @@ from .metrics import Metrics
 from .orders import Order, parse_order
 from .pairing import Pairing, reads
 from .pairs import Pair, Pairs, Sources, Still
+from .renderer import AnyRenderer, RendererLost
 from .showing import Showing, Shown
 
 log = logging.getLogger("sonomime")
@@ -50,15 +52,16 @@ class Stream:
     """
 
     def __init__(
-        self, chain: Chain, open_animator: Callable[[], Animator], source: Still | Feed,
+        self, chain: Chain, open_animator: Callable[[], Animator | AnyRenderer],
+        source: Still | Feed,
         driving: Feed, template: DrivingTemplate | None = None, reference: Image | None = None,
         how: How = AS_ASKED, sources: Sources | None = None,
     ) -> None:  # fmt: skip
         """
         Args:
             chain: of the bundle.
-            open_animator: opens an Animator of it, in a thread of the stream; the first change of
-                source or reference takes `another`.
+            open_animator: opens an Animator of it, in a thread of the stream, or a renderer that is
+                elsewhere; the first change of source or reference takes `another`.
             source: the source picture; or a feed, whose newest frame is taken at first, and
                 whenever it is asked for.
             driving: where driving frames come from; `template`: what its times are of.
@@ -69,6 +72,7 @@ class Stream:
             InputError: the source is no picture.
             ConfigError: a size that cannot be made of it.
         """
+        self.chain = chain
         self._how, self._driving, self._template = how, driving, template
         self._choice = Choice(source, how.source_every, sources)
         self._pairs = Pairs(
@@ -92,7 +96,10 @@ class Stream:
         self.error: SonomimeError | None = None  # what ended it, if it was `start`ed
         #: Frames that were dropped, by where. Replace it to add those of outlets.
         self.drops: dict[str, Callable[[], int]] = {"driving": lambda: driving.dropped}
-        self.metrics = Metrics(lambda: {name: count() for name, count in self.drops.items()})
+        self.metrics = Metrics(
+            lambda: {name: count() for name, count in self.drops.items()},
+            lambda: self._pairing.losses,
+        )
 
     # -- from any thread ---------------------------------------------------------------------------
 
@@ -251,6 +258,8 @@ class Stream:
             is_new = self._pairing.swap(self.settings, wait=unpaced)
             if is_new:
                 self._showing.take_pair()
+            if self._pairing.is_lost and time.perf_counter() >= self._pairing.replace_at:
+                self._pairing.replace()
             due = self._due()
             if (shown := self._made(arrival, is_new, due)) is not None or (
                 time.perf_counter() >= due
@@ -309,27 +318,42 @@ class Stream:
     def _made(self, arrival: Arrival | None, is_new: bool, due: float) -> Shown | None:
         """The frame to show now, if one is due. `is_new`: the pair is."""
         pair = self.pair
-        if arrival is not None and pair is not None and not self.paused:
-            if self._how.turns is None:
-                return self._showing.moved(pair, arrival)
-            with self._how.turns.take(arrival.came):
-                return self._showing.moved(pair, self._newest(arrival))
-        if arrival is not None:
-            self._driving.pass_over()  # nothing is ready yet
-        if pair is not None and is_new and self._seen is not None:
-            # A new source shows at once, though nothing moves.
-            fresh = not self.paused and time.perf_counter() < self._arrived + self._patience
-            return self._showing.again(pair, self._seen, self._arrived, self.paused, fresh)
+        waits = self._driving.pace == "unpaced"  # until a lost renderer is replaced
+        can_move = not self.paused and (waits or not self._pairing.is_lost)
+        with suppress(RendererLost):  # which the loop sees
+            if arrival is not None and pair is not None and can_move:
+                if self._how.turns is None:
+                    return self._moved(pair, arrival)
+                with self._how.turns.take(arrival.came):
+                    return self._moved(pair, self._newest(arrival))
+            if arrival is not None:
+                self._driving.pass_over()  # nothing is ready yet
+            if pair is not None and is_new and self._seen is not None:
+                # A new source shows at once, though nothing moves.
+                fresh = not self.paused and time.perf_counter() < self._arrived + self._patience
+                return self._showing.again(pair, self._seen, self._arrived, self.paused, fresh)
         if time.perf_counter() < due:
             return None
         return self._showing.same(pair, self._arrived, self.paused)
+
+    def _moved(self, pair: Pair, arrival: Arrival) -> Shown | None:
+        """The frame of a driving frame."""
+        while True:
+            try:
+                return self._showing.moved(pair, arrival)
+            except RendererLost:
+                if self._driving.pace != "unpaced" or self._stopped.is_set():
+                    raise
+            self._stopped.wait(self._pairing.replace())
+            self._pairing.swap(self.settings, wait=True)
+            pair = self.pair or pair
 
     def _due(self) -> float:
         """When a frame is shown again, if none comes before: never, if the clip waits."""
         if self._driving.pace == "unpaced":
             return math.inf
         period = 1 / self.rate
-        if self.pair is None or self.paused:
+        if self.pair is None or self.paused or self._pairing.is_lost:
             return self._shown_at + period
         return max(self._shown_at + period, self._arrived + self._patience)
 
@@ -358,7 +382,7 @@ class Stream:
             raise ConfigError("the stream is not ready yet", "ask again when it is live")
         else:
             setting = {name: float(value) if name == "scale" else value}
-            self.pair.animator.adjust(**setting)
+            self.pair.renderer.adjust(**setting)
             self.settings = self.settings | setting
         answer("ok")
 

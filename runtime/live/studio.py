@@ -26,6 +26,7 @@ from .control import Control
 from .how import How
 from .opening import Stills, files_in, open_driving_feed
 from .outlets import Outlets, ThreadedOutlet, recorder
+from .renderer import AnyRenderer
 from .showing import Shown
 from .stream import Stream
 
@@ -51,12 +52,13 @@ class Studio(Control):
     fixed = False
 
     def __init__(
-        self, bundle: Bundle, open_animator: Callable[..., Animator], sources: Path | None,
+        self, bundle: Bundle, open_animator: Callable[..., Animator | AnyRenderer],
+        sources: Path | None,
         driving: Path | None, recordings: Path, mark: bool = True,
     ) -> None:  # fmt: skip
         """
         Args:
-            open_animator: takes `motion`, `scale`, `smooth` and `shading`.
+            open_animator: takes `motion`, `scale`, `smooth` and `shading`; as for `Stream`.
             recordings: the folder of what is recorded.
             mark: as of `How`.
         """

@@ -15,3 +15,13 @@ def add_verb(verbs: Verbs, name: str, text: str, run: Any) -> argparse.ArgumentP
     parser = verbs.add_parser(name, help=line, description=description, epilog=epilog)
     parser.set_defaults(run=run, verb_parser=parser)
     return parser
+
+
+def add_ray(parser: argparse.ArgumentParser, what: str, files: str) -> None:
+    """The option --ray: `what` it does there, and the `files` that all machines have to see."""
+    parser.add_argument(
+        "--ray", metavar="ADDRESS",
+        help=f"{what} on a Ray cluster: HOST:PORT of its head, auto (this machine is part of it), "
+        f"or local (one of this machine alone). All machines have to see {files} under the same "
+        "paths",
+    )  # fmt: skip

@@ -36,8 +36,13 @@ class Candidate:
 
 
 @contextmanager
-def open_candidate(path: Path) -> Iterator[Candidate]:
+def open_candidate(
+    path: Path, backend: str = "auto", threads: int | None = None
+) -> Iterator[Candidate]:
     """Open a bundle (a folder) or a checkpoint (a file).
+
+    Args:
+        backend, threads: of a bundle, as for `open_backend`.
 
     Raises:
         InputError: the path does not exist, or is a folder without a manifest.
@@ -57,7 +62,7 @@ def open_candidate(path: Path) -> Iterator[Candidate]:
         data = [{"name": clips.name} for clips in manifest.provenance.data]
         facts = {"kind": "bundle", "path": str(path), "manifest_sha256": bundle.digest}
         facts |= {name: getattr(manifest, name) for name in ("name", "preset", "precision")}
-        sessions = [Session(manifest, open_backend("auto", bundle)) for _ in range(2)]
+        sessions = [Session(manifest, open_backend(backend, bundle, threads)) for _ in range(2)]
     else:
         checkpoint, library = load_checkpoint(path), "torch"
         data, step = checkpoint.data, str(checkpoint.step)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from ...runtime.support.verbs import Verbs, add_verb
+from ...runtime.support.verbs import Verbs, add_ray, add_verb
 
 EVALUATE = """measure a checkpoint or a bundle on clips
 
@@ -23,6 +23,7 @@ gets results.json, table.md, overview.png and strips/.
 example:
   sonomime evaluate runs/first/checkpoint.pt --data clips/ --split val -o runs/first/val
   sonomime evaluate my-bundle/ --data clips/ --max-frames 20 -o quick --json
+  sonomime evaluate my-bundle/ --data clips/ --ray auto --threads 2 -o all
   sonomime evaluate my-bundle/ --data phantom/ --task prediction -o predictions
   sonomime evaluate my-bundle/ --data labelled/ --task tracking -o tracking
   sonomime evaluate runs/p/checkpoint.pt --data labelled/ --task detection -o detection
@@ -32,7 +33,8 @@ example:
 
 def add_evaluate(sub: Verbs) -> None:
     """Register `sonomime evaluate`."""
-    add = add_verb(sub, "evaluate", EVALUATE, _evaluate).add_argument
+    parser = add_verb(sub, "evaluate", EVALUATE, _evaluate)
+    add = parser.add_argument
     add("candidate", type=Path, metavar="CHECKPOINT_OR_BUNDLE", help="what to evaluate")
     text = "dataset folders, or bare folders of videos"
     add("--data", nargs="+", action="extend", type=Path, required=True, metavar="DIR", help=text)
@@ -67,6 +69,14 @@ def add_evaluate(sub: Verbs) -> None:
     )
     text = "for the choice of the other subject's clip and for the intervals (default: 0)"
     add("--seed", type=whole(0, 2**63 - 1), default=0, help=text)
+    text = "clips or pairs that are measured at once, each by a process of its own (default: one)"
+    add("--jobs", type=whole(1, 1024), metavar="N", help=text)
+    add_ray(parser, "measure", "data and model")
+    text = (
+        "CPU threads of each job (default: physical cores, shared out among --jobs): the last bit "
+        "of a number may depend on it"
+    )
+    add("--threads", type=whole(1, 1024), metavar="N", help=text)
     add("--json", action="store_true", help="print results.json, not the summary")
 
 

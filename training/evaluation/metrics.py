@@ -93,7 +93,9 @@ def pixel_grid(height: int, width: int) -> FloatImage:
 
 def length(flow: FloatImage) -> FloatImage:
     """|F|: the lengths (H, W) of a flow (H, W, 2)."""
-    return cv2.magnitude(flow[..., 0], flow[..., 1])
+    # Not cv2.magnitude, whose last bit depends on where in memory the flow lies.
+    x, y = flow[..., 0], flow[..., 1]
+    return np.sqrt(x * x + y * y)
 
 
 def read_at(image: Image, at: FloatImage, border: int = cv2.BORDER_CONSTANT) -> Image:

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import numpy as np
+import cv2
+import torch
 
+from ...runtime.backends import PREFERENCE
+from ...runtime.backends.base import default_threads
 from ...runtime.media.frames import parse_crop, png_bytes
 from ...runtime.session import Session
 from ...runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ...runtime.support.errors import ConfigError, InputError, output_errors
+from ...runtime.support.on_ray import OnRay, check_ray
 from ...runtime.support.printable import printable
+from ...runtime.support.processes import Processes
 from ...runtime.support.progress import progress
+from ...runtime.support.spread import Lost
+from ...runtime.support.spread import spread as spread_over
 from ..data.clip_frames import ClipFrames, load_clip
 from ..data.dataset import Clip, ClipList, check_splits, find_clips
 from ..data.keypoints import LabelError, count_names, described, slip_hint, slips
 from . import strips
 from .candidate import Candidate, open_candidate, training_facts
-from .detection import detect, mean_places, undetectable
+from .detection import mean_places, undetectable
 from .judgement import judge
-from .loop import Row, spread
-from .networks.catalogue import open_networks
+from .loop import Picture, Row, spread
+from .measuring import Item, Measured, Measurer, Worker
+from .networks.catalogue import Network, open_networks
 from .report import json_text, make_record, markdown, summary, title_of
-from .tasks import at_own_size, choose_driver, leakage, motionless, predict, reconstruct
-from .tracking import follow, untrackable
-from .transfer import choose_pairs, transfer
-from .truth import read_clip_field, read_pair, read_pairs
-from .viewer import Viewer
+from .tasks import choose_driver, motionless
+from .tracking import untrackable
+from .transfer import choose_pairs
+from .truth import read_clip_field, read_pairs
+from .viewer import Features, Viewer
 
 TEST, ALL = "test", "all"
 NO_TEST = (
@@ -65,6 +75,11 @@ def run(args: Namespace, keep: Callable[[str, strips.Sketch], None] | None = Non
     if args.task in LABELLED and args.network:
         hint = "leave it out, or choose another task"
         raise ConfigError(f"--network judges pictures, and {args.task} makes none", hint)
+    if args.ray is not None:
+        check_ray(args.ray)  # at once, not when the clips are read
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+        cv2.setNumThreads(args.threads)
     networks = open_networks(args.network)
     args.network = [network.given for network in networks]  # for the report: with the digests
     viewer = Viewer(networks) if networks else None
@@ -72,8 +87,7 @@ def run(args: Namespace, keep: Callable[[str, strips.Sketch], None] | None = Non
     _warn(warnings)
     with output_errors(output):  # at once, not after minutes of work
         (output / "strips").mkdir(parents=True, exist_ok=True)
-    rows, lines = [], []
-    with open_candidate(args.candidate) as candidate:
+    with open_candidate(args.candidate, threads=args.threads) as candidate:
         if paired:
             _choose_alignment(candidate, args)
         if predicting:
@@ -88,17 +102,20 @@ def run(args: Namespace, keep: Callable[[str, strips.Sketch], None] | None = Non
         said += _other_names(candidate, clips)
         _warn(said)
         label = f"evaluating {'pairs' if paired else 'clips'}"
-        for index in progress(range(len(cases)), label=label):
-            row, sketch = _judge(candidate, cases, index, args, viewer)
-            name = row.get("pair") or row["clip"]
-            title = title_of(args.task, name, row)
+        measured = _measured(candidate, networks, _items(cases, args), args)
+        found: dict[int, tuple[Row, Picture, Sequence[Features]]] = {}
+        for index, each in progress(measured, len(cases), label):
+            name = each.row.get("pair") or each.row["clip"]
             if keep is not None:
-                keep(name, sketch)
-            strip, line = strips.pictures(title, sketch)
+                keep(name, each.sketch)
+            strip, line = strips.pictures(title_of(args.task, name, each.row), each.sketch)
             path = output / "strips" / strips.strip_name(index, name)
             atomic_write_bytes(path, png_bytes(strip))
-            rows.append(row)
-            lines.append(line)
+            found[index] = each.row, line, each.features
+        rows, lines, features = zip(*(found[i] for i in range(len(cases))), strict=True)
+        if viewer:
+            for each in features:
+                viewer.add(each)
         facts = {**candidate.facts, **seen}
         size = candidate.own.session.chain.image.size
     atomic_write_bytes(output / "overview.png", png_bytes(strips.overview(lines)))
@@ -246,41 +263,49 @@ def _pair(clips: Sequence[ClipFrames], args: Namespace) -> list[tuple[ClipFrames
     return [(clips[source], clips[driver]) for source, driver in chosen]
 
 
-def _judge(
-    candidate: Candidate,
-    cases: Sequence[Any],
-    index: int,
-    args: Namespace,
-    viewer: Viewer | None,
-) -> tuple[Row, strips.Sketch]:
-    """What is measured and drawn of one clip or pair; other clips drive it too."""
-    clip = cases[index]
-    if args.task == "prediction":
-        image = candidate.own.session.chain.image
-        case = read_pair(clip, image.size, image.channels)
-        row, frames = predict(candidate, clip, case, args.alignment, args.max_frames, viewer)
-        return row, strips.Sketch(case.source, frames, case.start)
-    if args.task == "tracking":
-        row, (still, *frames) = follow(candidate, clip, args.max_frames)
-        return row, strips.Sketch(still.driving, frames, still.points)
-    if args.task == "detection":
-        row, frames = detect(candidate, clip, mean_places(cases), args.max_frames)
-        return row, strips.Sketch(frames[0].driving, frames)
+def _items(cases: Sequence[Any], args: Namespace) -> list[Item]:
     if args.task == "transfer":
-        own, other = clip
-        row, frames = transfer(candidate, own, other, args.alignment, args.max_frames, viewer)
-        return row, strips.Sketch(np.array(own.frames[len(own) // 2]), frames)
-    row, frames = reconstruct(candidate, clip, args.max_frames, viewer)
-    row |= {"own_size": at_own_size(candidate, clip, args.max_frames)}
-    row |= {"driver": None, "leakage": None}
-    sketch = strips.Sketch(np.array(clip.frames[len(clip) // 2]), frames)
-    driver = choose_driver([each.clip for each in cases], index, args.seed)
-    if driver is not None:
-        row["driver"] = cases[driver].clip.name
-        row["leakage"], leaked = leakage(candidate, clip, cases[driver], args.max_frames)
-        about = f"driven by {row['driver']}, another subject"
-        sketch = sketch._replace(other_title=about, other=leaked)
-    return row, sketch
+        return [Item(own, other) for own, other in cases]
+    if args.task == "detection":
+        places = mean_places(cases)
+        return [Item(clip, places=places) for clip in cases]
+    if args.task != "reconstruction":
+        return [Item(case) for case in cases]
+    clips = [each.clip for each in cases]
+    drivers = [choose_driver(clips, index, args.seed) for index in range(len(clips))]
+    return [
+        Item(case, None if driver is None else cases[driver])
+        for case, driver in zip(cases, drivers, strict=True)
+    ]
+
+
+def _measured(
+    candidate: Candidate, networks: Sequence[Network], items: Sequence[Item], args: Namespace
+) -> Iterator[tuple[int, Measured]]:
+    """The indices of all items with what was measured, as they come.
+
+    Raises:
+        SonomimeError: what a worker raises; workers were lost; what `OnRay` raises.
+    """
+    how = {"task": args.task, "alignment": args.alignment, "max_frames": args.max_frames}
+    if args.ray is None and args.jobs is None:
+        yield from enumerate(map(Measurer(candidate, networks, **how), items))
+        return
+    backend, threads = candidate.own.session.backend.name, args.threads
+    if threads is None:  # on a cluster as many as here: the last bit may depend on it
+        here = torch.get_num_threads() if backend == "torch" else default_threads()
+        threads = here if args.ray else max(here // args.jobs, 1)
+    make = partial(
+        Worker, os.getcwd(), args.candidate, backend, threads, cv2.getNumThreads(),
+        [network.given for network in networks], how,
+    )  # fmt: skip
+    gpus = int(backend in PREFERENCE or (bool(networks) and torch.cuda.is_available()))
+    crew = Processes(make) if args.ray is None else OnRay(make, args.ray, threads, gpus)
+    with crew:
+        for index, said in spread_over(crew, args.jobs or max(crew.room, 1), items):
+            if isinstance(said, Lost):
+                raise said.error(items[index].name)
+            yield index, said
 
 
 def _settings(args: Namespace) -> dict[str, Any]:
@@ -303,7 +328,7 @@ def _command_line(args: Namespace) -> str:
     """The command that asks for this evaluation again."""
     words = ["sonomime", "evaluate", str(args.candidate), "--data", *map(str, args.data)]
     words += ["--task", args.task, "-o", str(args.output), "--seed", str(args.seed)]
-    for option in ("split", "crop", "max_frames", "max_pairs", "alignment"):
+    for option in ("split", "crop", "max_frames", "max_pairs", "alignment", "threads"):
         if (value := getattr(args, option)) is not None:
             words += [f"--{option.replace('_', '-')}", str(value)]
     for network in args.network:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -37,6 +37,10 @@ class Sample(NamedTuple):
         return self.rows[np.isin(self.units, units)]
 
 
+Features: TypeAlias = Mapping[int, Mapping[str, Sequence[Rows]]]
+"""What one network keeps of a clip or pair: (D,) features, by length (see `Kept`) and method."""
+
+
 class Kept(NamedTuple):
     """Features that a network made of single frames (length 1) or of windows."""
 
@@ -48,7 +52,8 @@ class Kept(NamedTuple):
 class Viewer:
     """Show it the pictures of each frame (`see`), and end each clip or pair (`end`).
 
-    Frames are seen one by one: memory holds a few pictures, and the features of all.
+    Frames are seen one by one: memory holds a few pictures, and the features of all. Workers have
+    viewers of their own, one for each clip or pair.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -74,6 +79,25 @@ class Viewer:
             for method, values in eye.close().items():
                 found.setdefault(method, {})[eye.network.kind.pair] = finite_mean(values)
         return found
+
+    def taken(self) -> list[Features]:
+        """The features of all that was seen, by network, for another viewer to `add`."""
+        return [
+            {
+                length: {method: [row.numpy() for _, row in rows] for method, rows in kept.items()}
+                for length, kept in eye.features.items()
+            }
+            for eye in self._eyes
+        ]
+
+    def add(self, taken: Sequence[Features]) -> None:
+        """Take over what a viewer with the same networks has seen of one more clip or pair."""
+        for eye, features in zip(self._eyes, taken, strict=True):
+            for length, kept in features.items():
+                for method, rows in kept.items():
+                    for row in rows:
+                        eye.keep(length, method, self._units, torch.from_numpy(row))
+        self._units += 1
 
     def kept(self) -> Iterator[Kept]:
         """The features of all clips or pairs."""
@@ -112,12 +136,12 @@ class _Eye:
                 distance = self.network.module.distance(output, outputs[TRUTH])
                 self.pairs[method].append(float(distance))
             if kind.frechet:
-                self._keep(1, method, unit, output)
+                self.keep(1, method, unit, output)
             if kind.windows:
                 window = self.window[method]
                 window.append(output)
                 if len(window) == WINDOW:
-                    self._keep(WINDOW, method, unit, self._of_window(method, window))
+                    self.keep(WINDOW, method, unit, self._of_window(method, window))
                     window.clear()
 
     def close(self) -> dict[str, list[float]]:
@@ -127,7 +151,7 @@ class _Eye:
             held.clear()
         return found
 
-    def _keep(self, length: int, method: str, unit: int, features: Tensor) -> None:
+    def keep(self, length: int, method: str, unit: int, features: Tensor) -> None:
         self.features.setdefault(length, defaultdict(list))[method].append((unit, features))
 
     def _outputs(self, pictures: Mapping[str, Picture]) -> dict[str, Any]:

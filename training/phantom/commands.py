@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from ...runtime.support.verbs import Verbs, add_verb
+from ...runtime.support.verbs import Verbs, add_ray, add_verb
 from ..evaluation.command import whole
 
 PHANTOM = """make simulated clips whose motion, keypoints and true predictions are known
 
 Make a dataset folder of simulated ultrasound: clips, exact keypoints and displacement, and with
 --pairs the true prediction of one subject moved by another. If a run is interrupted, give the same
-command again to continue it. A seed gives the same pixels with any number of workers. Of ten
+command again to continue it. A seed gives the same pixels with any number of jobs. Of ten
 subjects seven are in the split train, one in val (to choose between runs), and two in test.
 
 example:
   sonomime phantom -o phantom/ --subjects 40 --frames 40 --seed 7 --pairs 8
   sonomime train lite --data phantom/ -o runs/phantom
+  sonomime phantom -o phantom/ --subjects 1000 --ray auto
   sonomime phantom -o mine/ --subject edited.json --frames 60"""
 _ANATOMIES = ("pelvic", "heart")  # a test compares them with ANATOMIES, which is heavy to import
-_DRAWN = {"subjects": None, "seed": 0, "pairs": 0, "anatomy": "pelvic", "workers": None}
+_DRAWN = {"subjects": None, "seed": 0, "pairs": 0, "anatomy": "pelvic", "jobs": None, "ray": None}
 """Options that --subject excludes, and their defaults."""
 
 
@@ -48,7 +48,9 @@ def add_phantom(sub: Verbs) -> None:
     add("--anatomy", choices=_ANATOMIES, help="what is shown (default: pelvic)")
     text = "make one clip, of the subject in this file: an edited subjects/NAME.json"
     add("--subject", type=Path, metavar="FILE.json", help=text)
-    add_whole("--workers", 1, 1024, "processes that render (default: one for each CPU)")
+    text = "clips that are rendered at once (default: one for each processor)"
+    add_whole("--jobs", 1, 1024, text)
+    add_ray(parser, "render", "the folder")
     add("--json", action="store_true", help="print what was made as JSON")
 
 
@@ -66,8 +68,8 @@ def run_phantom(args: argparse.Namespace) -> int:
         if args.subjects is None:
             raise ConfigError("--subjects is missing", "e.g. --subjects 40, or --subject FILE.json")
         drawn = _DRAWN | given
-        workers = drawn.pop("workers") or len(os.sched_getaffinity(0))
-        made = generate(args.output, Settings(frames=args.frames, **drawn), workers)
+        jobs, ray = drawn.pop("jobs"), drawn.pop("ray")
+        made = generate(args.output, Settings(frames=args.frames, **drawn), jobs, ray)
     elif names := [f"--{name}" for name in given]:
         fault = f"{names[0]} does not go with --subject, which makes one clip of one subject"
         raise ConfigError(fault, f"leave {' and '.join(names)} out")

@@ -1,7 +1,7 @@
 """A phantom folder: clips, keypoints, displacement and true predictions, each file whole or absent.
 
 Every file follows from (anatomy, seed, number) alone, so an interrupted run that is started again
-makes the same pixels, with any number of workers.
+makes the same pixels, with any number of workers, on one machine or several.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZIP_DEFLATED, ZipFile
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,12 +27,14 @@ from ...runtime.sinks.open_sink import open_sink
 from ...runtime.support.atomic_files import atomic_path, atomic_write_text, locked
 from ...runtime.support.dataclass_parser import plain
 from ...runtime.support.errors import ConfigError, OutputError
+from ...runtime.support.on_ray import OnRay, check_ray
+from ...runtime.support.processes import Processes
 from ...runtime.support.progress import progress
+from ...runtime.support.spread import Lost, spread
 from .body import Body
 from .probe import SIZE
 from .render import Shot, film
 from .subject import CHECKED_STATES, Subject, draw_subject, subject_text
-from .workers import Task, run, tick
 
 _SCATTERERS, _NOISE, _PAIRS, _OTHER = 1, 2, 3, 4  # random streams of a subject or a seed
 _ELSEWHERE = "choose another name with -o"
@@ -74,21 +78,31 @@ class Made(NamedTuple):
     seconds: float
 
 
-def generate(folder: Path, settings: Settings, workers: int) -> Made:
+def generate(
+    folder: Path, settings: Settings, jobs: int | None = None, ray: str | None = None
+) -> Made:
     """Make a phantom folder, or what is missing of it.
 
     It starts processes: a script that calls it needs ``if __name__ == "__main__":``.
 
+    Args:
+        jobs: clips that are rendered at once; None: one for each processor.
+        ray: the address of a Ray cluster, as for `OnRay`; None: this machine renders.
+
     Raises:
-        ConfigError: the folder holds another phantom; more pairs than there can be.
+        ConfigError: the folder holds another phantom; more pairs than there can be; what `OnRay`
+            raises.
         OutputError: it cannot be written, e.g. because the disk is full; something else is there.
-        SonomimeError: a worker process was killed.
+        BackendError: no worker can start; what `OnRay` raises.
+        SonomimeError: the workers of a clip were killed, several times.
     """
     refuse_other(folder, asdict(settings))
+    if ray is not None:
+        check_ray(ray)  # at once, not when the subjects are drawn
     numbers = progress(range(settings.subjects), label="drawing subjects")
     subjects = [draw_subject(settings.anatomy, settings.seed, number) for number in numbers]
     pairs = choose_pairs(settings, subjects) if settings.pairs else []
-    return _make(folder, asdict(settings), subjects, pairs, workers)
+    return _make(folder, asdict(settings), subjects, pairs, jobs, ray)
 
 
 def render_subject(folder: Path, subject: Subject, frames: int) -> Made:
@@ -102,7 +116,7 @@ def render_subject(folder: Path, subject: Subject, frames: int) -> Made:
         "parameters": plain(subject.parameters),
     }
     refuse_other(folder, settings)
-    return _make(folder, settings, [subject], [], 1)
+    return _make(folder, settings, [subject], [])
 
 
 def choose_pairs(settings: Settings, subjects: Sequence[Subject]) -> list[Pair]:
@@ -188,20 +202,38 @@ def _remove_half_written(folder: Path) -> None:
 
 
 def _make(
-    folder: Path, settings: dict[str, Any], subjects: list[Subject], pairs: list[Pair], workers: int
-) -> Made:
+    folder: Path, settings: dict[str, Any], subjects: list[Subject], pairs: list[Pair],
+    jobs: int | None = None, ray: str | None = None,
+) -> Made:  # fmt: skip
     start, frames = time.monotonic(), settings["frames"]
     with claimed(folder, settings):
         clips = [s for s in subjects if not all(map(Path.is_file, clip_files(folder, s.name)))]
         truths = [p for p in pairs if not all(map(Path.is_file, _truth_files(folder, p.name)))]
-        tasks: list[Task] = [(_make_clip, (folder, s, frames)) for s in clips]
-        tasks += [(_make_truth, (folder, p, frames)) for p in truths]
         to_render = frames * (len(clips) + 2 * len(truths))
-        if tasks:
-            run(tasks, workers, to_render, "rendering frames")
+        todo: list[Subject | Pair] = [*clips, *truths]
+        if todo:
+            make = partial(_open_renderer, folder.absolute(), frames)
+            with Processes(make) if ray is None else OnRay(make, ray, 1, 0) as crew:
+                made = spread(crew, jobs or max(crew.room, 1), todo)
+                for index, said in progress(made, len(todo), "rendering clips"):
+                    if isinstance(said, Lost):
+                        raise said.error(todo[index].name)
         _write_tables(folder, subjects, pairs, frames)
     before = len(subjects) - len(clips), len(pairs) - len(truths)
     return Made(len(subjects), len(pairs), *before, to_render, time.monotonic() - start)
+
+
+def _open_renderer(folder: Path, frames: int) -> Callable[[Subject | Pair], None]:
+    """What a worker makes, of one thread: see `Process`."""
+    cv2.setNumThreads(1)
+    return partial(_render, folder, frames)
+
+
+def _render(folder: Path, frames: int, wanted: Subject | Pair) -> None:
+    if isinstance(wanted, Pair):
+        _make_truth(folder, wanted, frames)
+    else:
+        _make_clip(folder, wanted, frames)
 
 
 def clip_files(folder: Path, name: str) -> tuple[Path, ...]:
@@ -245,7 +277,6 @@ def _write_clip(path: Path, shots: Iterable[Shot], body: Body) -> NDArray[np.flo
         for shot in shots:
             sink.write(shot.image)
             fields.append(shot.displacement)
-            tick()
     return np.stack(fields)
 
 

@@ -25,6 +25,8 @@ def metrics_text(state: dict[str, Any], viewers: int) -> str:
         lines += _metric("latency_milliseconds", "gauge", about, quantiles)
         dropped = [(f'{{where="{_plain(name)}"}}', n) for name, n in now["dropped"].items()]
         lines += _metric("dropped_total", "counter", "frames replaced by newer ones", dropped)
+        about = "what makes the frames was lost, and replaced by another one"
+        lines += _metric("renderers_lost_total", "counter", about, [("", now["renderers_lost"])])
         lines += _metric("confidence", "gauge", "of the last frame", [("", now["confidence"])])
     return "\n".join(lines) + "\n"
 

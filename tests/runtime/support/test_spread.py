@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 import spread_work
 
 from sonomime.runtime.support.errors import BackendError, BundleError, ConfigError, SonomimeError
-from sonomime.runtime.support.spread import TRIES, Lost, Make, OnRay, Processes, spread
+from sonomime.runtime.support.on_ray import OnRay
+from sonomime.runtime.support.processes import Processes
+from sonomime.runtime.support.spread import TRIES, Lost, Make, spread
 
 
 def results(items: list[Any], make: Make = spread_work.opened, workers: int = 2) -> dict[int, Any]:
@@ -28,6 +31,14 @@ def test_each_worker_is_used_again() -> None:
     assert len(processes) <= 2 and os.getpid() not in processes
     assert not any(Path(f"/proc/{process}").exists() for process in processes), "none is left"
     assert len({process for _, process in results([1, 2, 3], workers=1).values()}) == 1
+
+
+def test_linear_algebra_has_one_thread_in_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    assert set(results([spread_work.THREADS])[0]) == {"1"}
+    assert os.environ["OMP_NUM_THREADS"] == "3" and "MKL_NUM_THREADS" not in os.environ
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_what_a_lost_worker_worked_on_is_tried_again(

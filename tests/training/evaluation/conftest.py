@@ -38,7 +38,7 @@ def trained_on(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     record: list[dict[str, Any]] = []
 
     @contextmanager
-    def opened(path: Path) -> Iterator[Candidate]:
+    def opened(path: Path, threads: int | None = None) -> Iterator[Candidate]:
         yield replace(candidate_of(Fake(copy) if path.name == "copy" else Fake()), data=record)
 
     monkeypatch.setattr(run, "open_candidate", opened)

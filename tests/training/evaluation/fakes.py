@@ -153,7 +153,10 @@ class Fake:
         self.picture, self.flow = picture, flow
         self.source = self.reference = self.frame = np.zeros((8, 8), np.uint8)
         self.motion = "relative"
-        self.session = SimpleNamespace(can_align=False, can_register=False, landmarks=())
+        backend = SimpleNamespace(name="fake")
+        self.session = SimpleNamespace(
+            can_align=False, can_register=False, landmarks=(), backend=backend
+        )
 
     def set_source(self, image: Image) -> None:
         self.source = image

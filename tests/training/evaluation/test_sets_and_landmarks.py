@@ -92,7 +92,7 @@ def test_a_copy_leaks_in_a_transfer(
     picture: Any, leaks: bool, monkeypatch: pytest.MonkeyPatch, phantom: Path, tmp_path: Path
 ) -> None:
     @contextmanager
-    def opened(path: Path) -> Iterator[Candidate]:
+    def opened(path: Path, threads: int | None = None) -> Iterator[Candidate]:
         yield candidate_of(Fake(picture))
 
     monkeypatch.setattr(run, "open_candidate", opened)

@@ -1,4 +1,4 @@
-"""`sonomime phantom`, its worker processes: mistakes, signals, a full disk; the page."""
+"""`sonomime phantom`: mistakes, signals, a full disk; the page."""
 
 from __future__ import annotations
 
@@ -20,18 +20,15 @@ import numpy as np
 import pytest
 
 from sonomime.cli import main
-from sonomime.runtime.support.atomic_files import atomic_write_text
-from sonomime.runtime.support.errors import OutputError, SonomimeError
 from sonomime.training.phantom.commands import _ANATOMIES
 from sonomime.training.phantom.page import __main__ as page
 from sonomime.training.phantom.page.__main__ import texture
 from sonomime.training.phantom.render import Shot
 from sonomime.training.phantom.subject import ANATOMIES, draw_subject
-from sonomime.training.phantom.workers import run, tick
 
 RunPython = Callable[..., tuple[int, str, str]]
 COMMAND = [sys.executable, "-c", "import sys; from sonomime.cli import main; sys.exit(main())"]
-LONG = ("--subjects", "6", "--frames", "400", "--seed", "3", "--workers", "2")
+LONG = ("--subjects", "6", "--frames", "400", "--seed", "3", "--jobs", "2")
 
 
 @pytest.mark.parametrize(
@@ -48,6 +45,8 @@ LONG = ("--subjects", "6", "--frames", "400", "--seed", "3", "--workers", "2")
         (["--subjects", "2", "-o", "{tmp}/file/below"], 7, "cannot write"),
         (["--subjects", "2", "-o", "{tmp}/file"], 7, "it is a file"),
         (["--subjects", "2", "-o", "{tmp}"], 7, "holds something else"),
+        (["--subject", "a.json", "--ray", "auto"], 2, "leave --ray out"),
+        (["--subjects", "2", "--ray", "nowhere"], 2, "is not the address of a Ray cluster"),
     ],
 )
 def test_mistakes_are_named_with_a_hint(
@@ -122,7 +121,7 @@ def test_a_signal_ends_all_at_once_in_silence_and_leaves_nothing_half_written(
     until(lambda: gone(process.pid))
     if said is not None:  # not killed
         lines = errors.splitlines(True)
-        assert [line for line in lines if not line.startswith("rendering frames")] == [said]
+        assert [line for line in lines if not line.startswith("rendering clips")] == [said]
         assert list(tmp_path.rglob("*.part*")) == []
 
 
@@ -130,39 +129,12 @@ def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    words = ("--subjects", "2", "--frames", "2", "--workers", "1")
+    words = ("--subjects", "2", "--frames", "2", "--jobs", "1")
     process = start(tmp_path / "phantom", *words, preexec_fn=limit)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 7
     assert "error: cannot write" in errors and "ulimit" in errors and "Traceback" not in errors
     assert list(tmp_path.rglob("*.part*")) == []
-
-
-def test_tasks_are_run_in_processes_of_one_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    said = "[os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'], cv2.getNumThreads()]"
-    code = f"import cv2, os; open({str(tmp_path / 'said')!r}, 'w').write(str({said}))"
-    run([(tick, ()), (exec, (code,)), (tick, ())], 2, 2, "working")
-    assert (tmp_path / "said").read_text() == "['1', '1', 1]"
-    assert os.environ["OMP_NUM_THREADS"] == "3" and "MKL_NUM_THREADS" not in os.environ
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-
-
-def test_the_first_error_passes_and_ends_the_others(tmp_path: Path) -> None:
-    tmp_path.joinpath("file").touch()
-    wrong = (atomic_write_text, (tmp_path / "file" / "below", "text"))
-    begin = time.monotonic()
-    with pytest.raises(OutputError, match="cannot write"):
-        run([wrong, (time.sleep, (300,)), (time.sleep, (300,))], 2, 1, "working")
-    with pytest.raises(ValueError, match="math domain"):
-        run([(math.sqrt, (-1,))], 4, 1, "working")
-    with pytest.raises(SonomimeError, match="a worker process died") as caught:
-        run([(os._exit, (9,)), (time.sleep, (300,))], 2, 1, "working")
-    assert "--workers" in caught.value.hint
-    assert time.monotonic() - begin < 250, "the sleepers were waited for"
 
 
 ALONG, ACROSS = "width of a speckle along the beam", "width across the beam"

@@ -132,7 +132,7 @@ def test_the_tables_say_what_the_folder_holds(phantom: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_broken_run_makes_what_is_missing_with_other_workers_and_gives_the_same(
+def test_a_broken_run_makes_what_is_missing_with_other_jobs_and_gives_the_same(
     phantom: Path, tmp_path: Path
 ) -> None:
     broken = shutil.copytree(phantom, tmp_path / "broken")
