@@ -62,7 +62,7 @@ class Arithmetic:
     """A backend whose stages are a line of numpy each: the frame is the source's mean level, plus
     `scale` times what the driving frame's has moved from the reference's."""
 
-    name, device = "arithmetic", "numpy"
+    name, device, precision = "arithmetic", "numpy", "fp32"
     seconds: Mapping[str, float] = {}
 
     def __init__(self, chain: contract.Chain = CHAIN) -> None:
