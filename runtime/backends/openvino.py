@@ -128,7 +128,6 @@ def _settings(threads: int) -> dict[str, Any]:
         "PERFORMANCE_HINT": "LATENCY",
         # Pinned threads of two processes would share a core while others are idle.
         "ENABLE_CPU_PINNING": False,
-        "CPU_DENORMALS_OPTIMIZATION": True,
     }
 
 
