@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sonomime.runtime.support.errors import BundleError
+from sonomime.runtime.support.errors import BackendError, BundleError
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -36,6 +36,15 @@ def work(item: object) -> object:
 
 def refused() -> Callable[[object], object]:
     raise BundleError("no model", "make one")
+
+
+def opened_once(there: Path) -> Callable[[object], object]:
+    """As if there were memory for one worker alone."""
+    try:
+        there.touch(exist_ok=False)
+    except FileExistsError:
+        raise BackendError("no memory", "take less") from None
+    return work
 
 
 def crashed() -> Callable[[object], object]:

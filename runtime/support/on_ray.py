@@ -12,7 +12,7 @@ from socket import create_connection
 from typing import Any, Self
 
 from ... import __version__
-from .errors import BackendError, ConfigError
+from .errors import BackendError, ConfigError, SonomimeError
 from .process import import_or_explain, terminable
 from .processes import GRACE, Process
 from .spread import Lost, Make
@@ -103,7 +103,7 @@ class OnRay:
             said = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # the actor, its machine or its package
             said = Lost(" ".join(str(error).split())[:500])
-        if isinstance(said, Lost):
+        if isinstance(said, (Lost, SonomimeError)):  # the last that it says: others need its place
             self._opened.discard(worker)
             self._ray.kill(self._hired.pop(worker))
         else:
@@ -136,11 +136,14 @@ def check_ray(address: str) -> None:
     if address in ("auto", "local"):
         return
     host, _, port = address.rpartition(":")
+    hint = "HOST:PORT of the cluster's head, auto (this machine is part of it), or local"
+    no_address = ConfigError(f"{address!r} is not the address of a Ray cluster", hint)
     if "/" in host or not (host and port.isdecimal() and int(port) < 2**16):
-        hint = "HOST:PORT of the cluster's head, auto (this machine is part of it), or local"
-        raise ConfigError(f"{address!r} is not the address of a Ray cluster", hint)
+        raise no_address
     try:
         create_connection((host, int(port)), timeout=5).close()
+    except UnicodeError:  # no name of a machine is so
+        raise no_address from None
     except OSError as error:
         what = f"no Ray cluster answers at {address!r}: {error.strerror or error}"
         raise BackendError(what, _NO_CLUSTER) from error

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Self
 
+from .errors import SonomimeError
 from .foreign_errors import as_ours
 from .process import terminable
 from .progress import silence
@@ -97,8 +98,8 @@ class Processes:
         speaking = [worker for worker, process in self._hired.items() if process.pipe in ready]
         heard = [(worker, self._hired[worker].take()) for worker in speaking]
         for worker, said in heard:
-            if isinstance(said, Lost):
-                del self._hired[worker]
+            if isinstance(said, (Lost, SonomimeError)):  # the last that it says
+                self._hired.pop(worker).stop()
         return heard
 
 

@@ -42,8 +42,8 @@ class Opened(NamedTuple):
 
 class Crew(Protocol):
     """Workers, by number. `wait` gives who has answered, and what: first `Opened`, then one
-    result for each item given; `Lost` as the last; an error of ours ends all. `room` is how many
-    can work at once."""
+    result for each item given; as the last `Lost`, or an error of ours. `room` is how many can
+    work at once."""
 
     room: int
 

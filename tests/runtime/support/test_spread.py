@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,19 @@ def test_an_error_of_a_worker_ends_all(make: Make, item: Any, kind: Any, said: s
     assert caught.value.hint
 
 
+def test_one_that_cannot_open_leaves_its_work_to_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = results(list(range(6)), partial(spread_work.opened_once, tmp_path / "there"))
+    assert [found[i][0] for i in range(6)] == [i * i for i in range(6)]
+    assert [each.getMessage() for each in caplog.records] == ["one worker less: no memory"]
+
+
 @pytest.mark.parametrize(
     ("address", "kind"),
     [
         ("ray://head:10001", ConfigError), ("head", ConfigError), ("head:99999", ConfigError),
-        ("127.0.0.1:1", BackendError),
+        ("a..b:6379", ConfigError), ("127.0.0.1:1", BackendError),
     ],
 )  # fmt: skip
 def test_an_address_where_no_cluster_is(address: str, kind: type[SonomimeError]) -> None:
