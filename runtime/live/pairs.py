@@ -117,7 +117,7 @@ class Pairs:
         self._change = threading.Condition()
         self._ready: Pair | None = None
         self._spare: AnyRenderer | None = None
-        self._closed = False
+        self._stopped = False
         self._busy = 0  # wanted, and neither ready nor failed
         self._error: SonomimeError | None = None
         self._all: list[AnyRenderer] = []
@@ -178,14 +178,19 @@ class Pairs:
                 self._spare = shown.renderer
             return pair
 
-    def close(self) -> None:
-        """Wait for the thread, and close the renderers."""
-        self._wanted.close()
+    def stop(self) -> None:
+        """Begin nothing more, and end what waits for a renderer elsewhere; `swap` then finds that
+        nothing is wanted."""
         with self._change:
-            self._closed = True
+            self._stopped = True
             self._change.notify_all()
             for renderer in self._all:
                 renderer.stop()
+
+    def close(self) -> None:
+        """`stop`, wait for the thread, and close the renderers."""
+        self._wanted.close()
+        self.stop()
         if self._thread.ident:
             self._thread.join()
         for renderer in self._all:
@@ -197,8 +202,10 @@ class Pairs:
             pair, error = None, None
             with self._change:
                 # One that is ready is taken soon; it shall not be lost if this one fails.
-                self._change.wait_for(lambda: self._ready is None or self._closed)
-                if self._closed:
+                self._change.wait_for(lambda: self._ready is None or self._stopped)
+                if self._stopped:
+                    self._busy -= 1
+                    self._change.notify_all()
                     wanted.answer(ENDED)
                     continue
                 renderer, self._spare = self._spare, None
@@ -211,11 +218,11 @@ class Pairs:
                         pair = self._prepared(renderer, wanted, still, size)
                         retry.worked()
                     except RendererLost as lost:
-                        if not self._closed:
+                        if not self._stopped:
                             log.warning("source and reference are prepared again: %s", lost)
                         with self._change:
-                            if self._change.wait_for(lambda: self._closed, retry.pause()):
-                                raise
+                            if self._change.wait_for(lambda: self._stopped, retry.pause()):
+                                break
             except SonomimeError as raised:
                 error = raised
             except Exception as raised:  # a defect: the stream shall not stand still without a word
@@ -227,7 +234,7 @@ class Pairs:
                 if pair is None:
                     self._spare = renderer
                 self._change.notify_all()
-            wanted.answer("ok" if error is None else str(error))
+            wanted.answer("ok" if pair is not None else str(error or ENDED))
 
     def _usable(self, renderer: AnyRenderer | None) -> AnyRenderer:
         """A renderer that nothing is shown of: this one, unless it is lost, or one more."""
@@ -240,7 +247,7 @@ class Pairs:
             for each in (each for each in self._all if each.lost):
                 each.close()
             self._all = [*there, made]
-            if self._closed:
+            if self._stopped:
                 made.stop()
         return made
 

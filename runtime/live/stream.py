@@ -194,6 +194,7 @@ class Stream:
         self.stop()
         if self._driving.pace == "unpaced":
             self._driving.stop()
+            self._pairs.stop()  # for which its thread may wait
         if self._thread is not None:
             self._done.wait()
             self._thread.join()
@@ -258,7 +259,8 @@ class Stream:
             is_new = self._pairing.swap(self.settings, wait=unpaced)
             if is_new:
                 self._showing.take_pair()
-            if self._pairing.is_lost and time.perf_counter() >= self._pairing.replace_at:
+            lost = self._pairing.is_lost and not self._stopped.is_set()
+            if lost and time.perf_counter() >= self._pairing.replace_at:
                 self._pairing.replace()
             due = self._due()
             if (shown := self._made(arrival, is_new, due)) is not None or (

@@ -194,13 +194,18 @@ def test_it_may_be_lost_again_and_before_the_first_frame(displacement_toy: Path)
         live.stream.close()
 
 
-def test_an_unpaced_clip_loses_no_frame(displacement_toy: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def unpaced(tmp_path: Path) -> tuple[Feed, Any]:
+    """A clip of 30 frames, and the first of them."""
     with open_sink(path := tmp_path / "clip.mkv", (64, 64), 1, 25) as sink:
         for i in range(30):
             sink.write(blob(64, i / 100, 0))
     driving = open_driving(path, AS_IS, 1)
-    feed = clip_feed("clip", driving, "unpaced", False)
-    live = Live(displacement_toy, feed, reference=driving.nth(0))
+    return clip_feed("clip", driving, "unpaced", False), driving.nth(0)
+
+
+def test_an_unpaced_clip_loses_no_frame(displacement_toy: Path, unpaced: tuple[Feed, Any]) -> None:
+    live = Live(displacement_toy, unpaced[0], reference=unpaced[1])
     try:
         until(lambda: len(live.shown) >= 5)
         live.cluster.lose()
@@ -291,6 +296,34 @@ def test_a_stream_that_waits_for_a_free_processor_can_be_closed(
     until(lambda: stream._pairs.busy and stream._pairs._all)
     stream.close()
     assert ray.killed and {each.state for each in shown} <= {"warming up"}
+
+
+def test_an_unpaced_stream_that_waits_for_a_place_can_be_ended(
+    opens: Any, displacement_toy: Path, unpaced: tuple[Feed, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    feed, reference = unpaced
+    opened = [away(opens), away(opens)]
+    opened[1][0].silent = True  # there is no place for a second one
+    made = iter([one for _, one in opened])
+    manifest, shown = Bundle.open(displacement_toy).manifest, list[Shown]()
+    stream = Stream(manifest, lambda: next(made), STILL, feed, reference=reference)
+
+    def show(frame: Shown) -> None:
+        shown.append(frame)
+        opened[0][0].killed = int(len(shown) == 5)
+
+    stream.start(show)
+    until(lambda: len(shown) == 5 and stream._pairs.busy and len(stream._pairs._all) == 1)
+    until(lambda: opened[1][1] in stream._pairs._all)
+    ending = threading.Thread(target=stream.finish, daemon=True)
+    ending.start()
+    ending.join(60)
+    assert not ending.is_alive() and opened[1][0].killed and stream.error is None
+    stream.close()
+    assert len(shown) == 5 and stream.metrics.snapshot()["renderers_lost"] == 1
+    assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [
+        f"middle: {LOST}"
+    ]
 
 
 @pytest.mark.parametrize("verb", ["serve", "stream"])
