@@ -23,6 +23,7 @@ from ..media.frames import Image, Letterbox, check_image
 from ..outlines import warn_of_outlines
 from ..still import made_size
 from ..support.errors import SonomimeError
+from ..support.spread import TRIES
 from .errands import ENDED
 from .feed import Arrival
 from .renderer import AnyRenderer, Rendered, Renderer, RendererLost, Scene
@@ -199,7 +200,7 @@ class Pairs:
     def _work(self) -> None:
         retry = Retry()
         for wanted in self._wanted:
-            pair, error = None, None
+            pair, error, losses = None, None, 0
             with self._change:
                 # One that is ready is taken soon; it shall not be lost if this one fails.
                 self._change.wait_for(lambda: self._ready is None or self._stopped)
@@ -218,6 +219,9 @@ class Pairs:
                         pair = self._prepared(renderer, wanted, still, size)
                         retry.worked()
                     except RendererLost as lost:
+                        losses += 1
+                        if losses == TRIES:  # it may be the picture's fault
+                            raise
                         if not self._stopped:
                             log.warning("source and reference are prepared again: %s", lost)
                         with self._change:

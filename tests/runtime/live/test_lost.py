@@ -32,6 +32,7 @@ from sonomime.runtime.readers.reading import AS_IS
 from sonomime.runtime.sinks.open_sink import open_sink
 from sonomime.runtime.still import SAMPLES
 from sonomime.runtime.support.errors import BackendError, BundleError
+from sonomime.runtime.support.spread import TRIES
 
 STILL = Still(Picture(blob(64, 0, 0)), "middle")
 OTHER = Still(Picture(blob(64, 0.2, 0.2)), "other")
@@ -192,6 +193,27 @@ def test_it_may_be_lost_again_and_before_the_first_frame(displacement_toy: Path)
         assert live.stream.metrics.snapshot()["renderers_lost"] == 3
     finally:
         live.stream.close()
+
+
+def test_a_source_that_loses_every_renderer_is_given_up(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.next(is_live, blob(64, 0, 0))
+    prepare, lost = Away.prepare, list[Away]()
+
+    def lose(renderer: Away, scene: Scene) -> Prepared:
+        if scene.source is OTHER.picture:
+            renderer.gone.set()
+            lost.append(renderer)
+        return prepare(renderer, scene)
+
+    monkeypatch.setattr(Away, "prepare", lose)
+    answers: list[str] = []
+    live.stream.take_source(OTHER, answers.append)
+    until(lambda: answers)
+    assert answers == ["gone"] and len(lost) == TRIES
+    back = live.next(is_live, blob(64, 0.1, 0))
+    assert back.source == "middle"
 
 
 @pytest.fixture
