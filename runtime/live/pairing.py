@@ -10,6 +10,7 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..landmarks import Landmarks, Picture
@@ -17,6 +18,7 @@ from ..support.errors import InputError, SonomimeError
 from .choice import Choice, Read
 from .errands import ENDED, Answer, nobody
 from .pairs import REPLACED, Pair, Pairs, Still, Wanted
+from .renderer import RendererLost
 from .retry import Retry
 from .showing import LOST
 
@@ -108,7 +110,8 @@ class Pairing:
                 self._go_back(error)
                 pair = None
             if pair is not None:
-                pair.renderer.adjust(**settings)  # they may have changed meanwhile
+                with suppress(RendererLost):  # the loop sees that, and who is next is adjusted
+                    pair.renderer.adjust(**settings)  # they may have changed meanwhile
                 self.pair, self.number = pair, next(_NUMBERS)
                 self._retry, self.replace_at = Retry(), 0.0
                 self._sound = reads(pair.still)

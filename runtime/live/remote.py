@@ -78,12 +78,7 @@ class RemoteRenderer:
         return rendered
 
     def adjust(self, **options: Any) -> None:
-        """Of a lost one nothing: who takes its place is adjusted then."""
-        if not self.lost:
-            try:
-                self._ask(FRAME_SECONDS, "adjust", **options)
-            except RendererLost as error:
-                log.info("%s", error)
+        self._ask(FRAME_SECONDS, "adjust", **options)
 
     def another(self) -> RemoteRenderer:
         return RemoteRenderer(self._ray, self._actor, self._gone, self._numbers)

@@ -52,7 +52,7 @@ class Rendered(NamedTuple):
 
 class AnyRenderer(Protocol):
     """`Renderer`, or one that is elsewhere. All methods of one that is lost raise RendererLost, but
-    `adjust`, `stop` and `close`."""
+    `another`, `stop` and `close`."""
 
     @property
     def lost(self) -> bool: ...

@@ -66,8 +66,8 @@ class Away(Renderer):
         return super().frame(driving, due, timestamp)
 
     def adjust(self, **options: Any) -> None:
-        if not self.lost:
-            super().adjust(**options)
+        self._here()
+        super().adjust(**options)
 
     def another(self) -> Away:
         self._here()
@@ -158,7 +158,6 @@ def test_another_one_gets_source_reference_landmarks_and_settings(live: Live) ->
     held = live.next(lambda shown: shown.state == "held", blob(64, 0.2, 0.1))
     assert held.why == LOST and held.source == "other" and held.image.any()
     assert live.stream.metrics.snapshot()["renderers_lost"] == 1
-    live.stream.order("shading full")  # while it is lost
     live.cluster.free.set()
     back = live.next(is_live, driving := blob(64, 0.2, 0.1))
     pair = live.stream.pair
@@ -169,6 +168,20 @@ def test_another_one_gets_source_reference_landmarks_and_settings(live: Live) ->
     assert np.array_equal(back.image, alone(live, scene, 0.5, driving))
     now = live.stream.metrics.snapshot()
     assert now["renderers_lost"] == 1 and len(live.cluster.opened) == 2
+
+
+@pytest.mark.parametrize("order", ["scale 2", "shading off"])
+def test_an_order_that_nobody_can_check_is_refused(live: Live, order: str) -> None:
+    live.next(is_live, blob(64, 0, 0))
+    live.cluster.free.clear()
+    live.cluster.lose()
+    live.next(lambda shown: shown.state == "held", blob(64, 0, 0))
+    answers: list[str] = []
+    live.stream.order(order, answers.append)
+    until(lambda: answers)
+    assert answers == ["gone"] and not live.stream.settings
+    live.cluster.free.set()
+    live.next(is_live, blob(64, 0.1, 0))  # which "shading off" would have ended: there is none
 
 
 def test_a_source_that_is_prepared_meanwhile_takes_over(live: Live) -> None:
@@ -292,9 +305,9 @@ def test_a_remote_renderer_makes_what_a_local_one_does(opens: Any) -> None:
     with pytest.raises(RendererLost, match="the actor died"):
         other.frame(blob(64, 0.2, 0), 0.0, 2.0)
     assert one.lost and other.lost
-    one.adjust(scale=0.5)
-    with pytest.raises(RendererLost):
-        one.prepare(scene)
+    for ask in (partial(one.adjust, scale=0.5), partial(one.prepare, scene)):
+        with pytest.raises(RendererLost):
+            ask()
 
 
 def test_who_does_not_answer_is_lost(opens: Any, monkeypatch: pytest.MonkeyPatch) -> None:
