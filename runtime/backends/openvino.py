@@ -52,9 +52,9 @@ class OpenVinoBackend(HostBackend):
 
     def _open(self, core: Any, bundle: Bundle, stage: StageFile) -> Any:
         content = read_stage(bundle, stage)
-        if has_functions(content):
-            content = _inlined(content)
         try:
+            if has_functions(content):
+                content = _inlined(content)
             model = core.read_model(BytesIO(content))
             if model.is_dynamic():
                 raise ValueError("its shapes are not fixed")
@@ -62,6 +62,8 @@ class OpenVinoBackend(HostBackend):
                 halve_convolutions(model)
             return core.compile_model(model, "CPU", _settings(self._threads))
         except Exception as error:
+            if isinstance(error, BackendError):
+                raise
             raise BackendError(
                 f"{self.engine} cannot open stage {stage.name!r}: {first_line(error)}",
                 "use the backend cpu; a newer openvino may read it",

@@ -39,6 +39,17 @@ def test_keypoint_models_make_the_same_frames(bundles: Callable[..., Path], pres
     assert not np.array_equal(ours[0], ours[1])
 
 
+def test_bodies_that_cannot_be_inlined_are_an_error_of_ours(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(model: object) -> None:
+        raise ValueError("Cycle detected")
+
+    monkeypatch.setattr("onnx.inliner.inline_local_functions", refuse)
+    with pytest.raises(BackendError, match="Cycle detected"):  # so that auto takes another engine
+        open_session(Bundle.open(small), "openvino", threads=1)
+
+
 def test_without_onnx_it_is_said(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx.inliner", None)
     with pytest.raises(BackendError) as caught:
