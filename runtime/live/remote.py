@@ -17,6 +17,7 @@ from ..media.frames import Image
 from ..support.errors import BackendError, SonomimeError
 from ..support.foreign_errors import as_ours
 from ..support.on_ray import connect
+from ..support.process import terminable
 from .renderer import Prepared, Rendered, Renderer, RendererLost, Scene
 
 log = logging.getLogger("sonomime")
@@ -67,7 +68,8 @@ class RemoteRenderer:
 
     def check(self) -> None:
         """Wait until the model is opened; errors as of `Animator.open`, and RendererLost."""
-        self._ask(None, "adjust")
+        with terminable():  # Ray would make Ctrl-C of any signal
+            self._ask(None, "adjust")
 
     def prepare(self, scene: Scene) -> Prepared:
         prepared: Prepared = self._ask(None, "prepare", scene)
@@ -96,8 +98,8 @@ class RemoteRenderer:
             raise RendererLost("what makes the frames is lost")
         end = None if seconds is None else time.monotonic() + seconds
         say_at = time.monotonic() + _PATIENCE
-        asked = self._actor.do.remote(self._number, method, *given, **options)
         try:
+            asked = self._actor.do.remote(self._number, method, *given, **options)
             while not self._ray.wait([asked], timeout=_LOOK)[0]:
                 if self.lost:
                     raise RendererLost("the stream has ended")
@@ -107,7 +109,7 @@ class RemoteRenderer:
                     log.warning("still waiting for the cluster: is a processor free?")
                     say_at += _PATIENCE
             said = self._ray.get(asked)
-        except self._ray.exceptions.RayError as error:  # the actor or its machine
+        except self._ray.exceptions.RayError as error:  # the actor, its machine, no memory for it
             raise self._lose(" ".join(str(error).split())[:300]) from error
         if isinstance(said, SonomimeError):
             raise said

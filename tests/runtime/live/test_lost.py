@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +34,7 @@ from sonomime.runtime.readers.reading import AS_IS
 from sonomime.runtime.sinks.open_sink import open_sink
 from sonomime.runtime.still import SAMPLES
 from sonomime.runtime.support.errors import BackendError, BundleError
+from sonomime.runtime.support.process import Terminated
 from sonomime.runtime.support.spread import TRIES
 
 STILL = Still(Picture(blob(64, 0, 0)), "middle")
@@ -379,6 +382,30 @@ def test_mistakes_with_a_cluster_are_named_with_a_hint(
     assert main([verb, *given, "--bundle", str(toy_bundle), *more]) == code
     said = capsys.readouterr().err
     assert named in said and "hint: " in said and "defect" not in said
+
+
+def test_a_signal_keeps_its_code_while_a_place_is_waited_for(
+    opens: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminate(number: int, frame: Any) -> None:
+        raise Terminated(number)
+
+    def wait(asked: list[Any], timeout: float) -> Any:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except Terminated:
+            raise KeyboardInterrupt from None  # as Ray does
+
+    ray, one = away(opens)
+    monkeypatch.setattr(ray, "wait", wait)
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        with pytest.raises(Terminated) as caught:
+            one.check()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.value.exit_code == 143
 
 
 def test_what_is_wrong_there_is_said_here() -> None:
