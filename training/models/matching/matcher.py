@@ -9,6 +9,7 @@ be added to a cell's place in the driving frame.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from ..geometry import in_float32, make_grid, resize_by_matrices, sample_within
 
 RADIUS = 3  # of the windows, in cells of S/4
 ROUNDS = 2  # of corrections
+MOST = 80.0  # that likeness is multiplied by, and what its exp can be taken of
 TILE = 4  # cells a side that are compared at once
 
 
@@ -232,14 +234,15 @@ class Matcher(nn.Module):
         batch, _, side, _ = driving.shape
         grid, near = self.grid.T.expand(batch, 2, -1), self.nearness
         square = grid.square().sum(1, keepdim=True)
-        ours = [driving.flatten(2) * self.sharpness.exp(), 2 * near * grid]
+        factor = self.sharpness.clamp(max=math.log(MOST)).exp()
+        ours = [driving.flatten(2) * factor, 2 * near * grid]
         one = torch.ones_like(square)
         theirs = torch.cat([reference.flatten(2), grid, square, one], dim=1)
         queries = torch.cat([*ours, -near * one, -near * square], dim=1)
         # A softmax without its passes over all pairs for the maximum and the sum. The lower bound
         # keeps the shares of far cells from becoming denormal numbers, with which a processor may
         # take ten times as long; the upper one keeps the sum finite.
-        share = (theirs.transpose(1, 2) @ queries).clamp(-60.0, 80.0).exp()
+        share = (theirs.transpose(1, 2) @ queries).clamp(-60.0, MOST).exp()
         found = torch.cat([grid[:1], one[:1]], dim=1) @ share
         cells = (found[:, :2] / found[:, 2:] - grid) * (side / 2)
         return cells.view(batch, 2, side, side)
