@@ -155,10 +155,11 @@ class _Lines(logging.Handler):
 
 
 class Worker:
-    """Makes one row after the other with one opened model. Arguments of `Animator.open`."""
+    """Makes one row after the other with one opened model. Arguments of `Bundle.open` and
+    `Animator.open`."""
 
-    def __init__(self, bundle: Path | None, opening: dict[str, Any]) -> None:
-        self._session = Animator.open(bundle, **opening).session
+    def __init__(self, bundle: Path | None, digest: str, opening: dict[str, Any]) -> None:
+        self._session = Animator.open(Bundle.open(bundle, digest), **opening).session
         self._lines = _Lines()
         log.addHandler(self._lines)
         log.propagate = False
@@ -268,11 +269,12 @@ def _crew(args: argparse.Namespace) -> Processes | OnRay:
     else:
         check_ray(args.ray)
         opening = opening_on_ray(args)
+    bundle = Bundle.open(args.bundle)
     if args.backend == "auto":  # each worker by itself could take another engine
-        with closing(open_session(Bundle.open(args.bundle), **opening)) as session:
+        with closing(open_session(bundle, **opening)) as session:
             opening["backend"] = session.backend.name
             opening["precision"] = getattr(session.backend, "precision", args.precision)
-    make = partial(Worker, args.bundle, opening)
+    make = partial(Worker, args.bundle, bundle.digest, opening)
     if args.ray is None:
         return Processes(make)
     return OnRay(make, args.ray, opening["threads"], gpus_of(opening["backend"]))

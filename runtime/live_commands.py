@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from .animator import Animator
 from .bundle.bundle import Bundle
@@ -225,7 +225,13 @@ def _opener(args: argparse.Namespace, bundle: Bundle) -> Iterator[Opener]:
         return
     opening, path = opening_on_ray(args), args.bundle and args.bundle.absolute()
     with on_cluster(args.ray, opening["threads"], gpus_of(args.backend)) as remote:
-        yield lambda **motion: remote(partial(Animator.open, path, **opening, **motion))
+        there = partial(_open_there, path, bundle.digest, **opening)
+        yield lambda **motion: remote(partial(there, **motion))
+
+
+def _open_there(path: Path | None, digest: str, **how: Any) -> Animator:
+    """On the cluster."""
+    return Animator.open(Bundle.open(path, digest), **how)
 
 
 def _say_where(web: Web, show: bool) -> None:

@@ -83,11 +83,15 @@ class Bundle:
     digest: str
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str] | None = None) -> Bundle:
+    def open(cls, path: str | os.PathLike[str] | None = None, digest: str | None = None) -> Bundle:
         """Open the bundle in folder `path` (None: the default one) and verify all of it.
 
+        Args:
+            digest: of the bundle that it has to be, if another machine opens the same.
+
         Raises:
-            BundleError: missing, malformed, wired wrongly, or a file differs from its digest.
+            BundleError: missing, malformed, wired wrongly, or a file differs from its digest; it is
+                another bundle.
         """
         folder = Path(__file__).parents[1] / "default_bundle" if path is None else Path(path)
         if not folder.is_dir():
@@ -98,6 +102,9 @@ class Bundle:
         text = read_plain_file(folder / MANIFEST, MAX_MANIFEST_BYTES)
         manifest = parse_manifest(text, str(folder / MANIFEST))
         bundle = cls(folder, manifest, hashlib.sha256(text).hexdigest())
+        if digest not in (None, bundle.digest):
+            what = f"the bundle {folder} of a worker is not the one that the command was given"
+            raise BundleError(what, "have the same files, or install the same sonomime, everywhere")
         for file, _ in manifest.digests():
             bundle.read(file)
         return bundle

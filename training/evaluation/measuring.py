@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 
+from ...runtime.support.errors import BackendError
 from ..data.clip_frames import ClipFrames
 from . import strips
 from .candidate import Candidate, open_candidate
@@ -96,14 +97,18 @@ class Worker:
 
     Args:
         folder: that paths start from.
-        candidate: its path; `backend`: what opens it, if it is a bundle.
+        candidate: its path; `facts`: of it, which go into the report; `backend`: what opens it, if
+            it is a bundle.
         networks: as `--network` gives them.
         how: the rest of the Measurer's fields.
+
+    Raises:
+        BackendError: something is another one here than the facts say.
     """
 
     def __init__(
-        self, folder: str, candidate: Path, backend: str, threads: int, opencv_threads: int,
-        networks: Sequence[str], how: Mapping[str, Any],
+        self, folder: str, candidate: Path, facts: Mapping[str, Any], backend: str, threads: int,
+        opencv_threads: int, networks: Sequence[str], how: Mapping[str, Any],
     ) -> None:  # fmt: skip
         with suppress(OSError):  # where all paths are whole ones, another machine may not have it
             os.chdir(folder)
@@ -111,6 +116,10 @@ class Worker:
         cv2.setNumThreads(opencv_threads)  # DIS makes another flow with another number
         self._opened = ExitStack()  # until the process ends
         opened = self._opened.enter_context(open_candidate(candidate, backend, threads))
+        for name, value in opened.facts.items():
+            if value != facts[name]:
+                what = f"a worker has another {name}: {value}, and not {facts[name]}"
+                raise BackendError(what, "have the same model and libraries on every machine")
         self._measure = Measurer(opened, open_networks(networks), **how)
 
     def __call__(self, item: Item) -> Measured:

@@ -296,8 +296,8 @@ def _measured(
         here = torch.get_num_threads() if backend == "torch" else default_threads()
         threads = here if args.ray else max(here // args.jobs, 1)
     make = partial(
-        Worker, os.getcwd(), args.candidate, backend, threads, cv2.getNumThreads(),
-        [network.given for network in networks], how,
+        Worker, os.getcwd(), args.candidate, candidate.facts, backend, threads,
+        cv2.getNumThreads(), [network.given for network in networks], how,
     )  # fmt: skip
     gpus = int(backend in PREFERENCE or (bool(networks) and torch.cuda.is_available()))
     crew = Processes(make) if args.ray is None else OnRay(make, args.ray, threads, gpus)

@@ -166,3 +166,11 @@ def test_a_huge_manifest_is_not_read(spoiled: Path) -> None:
     with (spoiled / "manifest.json").open("a") as file:
         file.write(" " * (1 << 20))
     assert "MiB" in refusal(spoiled).message
+
+
+def test_another_bundle_than_the_one_that_is_wanted_is_refused(toy_bundle: Path) -> None:
+    digest = Bundle.open(toy_bundle).digest
+    assert Bundle.open(toy_bundle, digest).digest == digest
+    with pytest.raises(BundleError, match="not the one") as caught:
+        Bundle.open(toy_bundle, "0" * 64)
+    assert caught.value.hint

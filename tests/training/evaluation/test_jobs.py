@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
@@ -11,6 +13,8 @@ from sonomime.runtime.support.errors import BackendError, ConfigError, SonomimeE
 from sonomime.runtime.support.plain_file import sha256_file
 from sonomime.runtime.support.spread import Lost
 from sonomime.training.evaluation import run
+from sonomime.training.evaluation.candidate import open_candidate
+from sonomime.training.evaluation.measuring import Worker
 from sonomime.training.evaluation.networks.squeezenet import SqueezeNet
 
 from ...lively import SMALL, lively_checkpoint
@@ -39,6 +43,21 @@ def test_jobs_change_nothing(phantom: Path, tmp_path: Path, task: str) -> None:
     report.rename(alone)
     evaluate(report, *words, "--threads", 1, "--jobs", 2)
     assert files(report) == files(alone) and "results.json" in files(alone)
+
+
+def test_a_worker_with_another_model_or_library_is_refused(toy_bundle: Path) -> None:
+    with open_candidate(toy_bundle, "cpu", 1) as candidate:
+        facts = dict(candidate.facts)
+    how = {"task": "tracking", "alignment": "none", "max_frames": None}
+
+    def worker(**other: str) -> Worker:
+        threads = torch.get_num_threads(), cv2.getNumThreads()  # which it sets
+        return Worker(os.getcwd(), toy_bundle, facts | other, "cpu", *threads, [], how)
+
+    worker()
+    for name in ("manifest_sha256", "numpy"):
+        with pytest.raises(BackendError, match=f"another {name}: {facts[name]}, and not 0"):
+            worker(**{name: "0"})
 
 
 @pytest.mark.usefixtures("trained_on")
