@@ -1,18 +1,13 @@
 """A source picture moved by driving frames as they come, for as long as they do.
 
-One thread, that of whoever iterates, makes the frames. Driving frames come from another
-(`feed.py`), and source and reference are prepared in a third (`pairs.py`). Whatever those do, this
-loop goes on.
+What others see of it, from any thread; the frames are made in one of their own (`loop.py`).
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any, Self
 
 from ..animator import Animator
@@ -20,24 +15,20 @@ from ..bundle.manifest import Chain
 from ..driving import DrivingTemplate
 from ..landmarks import Landmarks, Picture
 from ..media.frames import Image
-from ..support.errors import ConfigError, SonomimeError
+from ..support.errors import SonomimeError
 from .choice import Choice
-from .cuts import Cuts
 from .errands import Answer, Errands, nobody
-from .feed import Arrival, Feed
+from .feed import Feed
 from .how import AS_ASKED, How
+from .loop import Loop
 from .metrics import Metrics
-from .orders import Order, parse_order
-from .pairing import Pairing, reads
+from .orders import parse_order
+from .pairing import Pairing
 from .pairs import Pair, Pairs, Sources, Still
-from .renderer import AnyRenderer, RendererLost
+from .renderer import AnyRenderer
 from .showing import Showing, Shown
 
 log = logging.getLogger("sonomime")
-
-DEFAULT_RATE = 25.0  # frames a second that are shown while none come, where nothing says another
-HELD_AFTER = 0.25  # seconds without a driving frame, at least those of 3 frames
-LOOK = 0.02  # seconds within which an order is obeyed
 
 
 class Stream:
@@ -73,24 +64,18 @@ class Stream:
             ConfigError: a size that cannot be made of it.
         """
         self.chain = chain
-        self._how, self._driving, self._template = how, driving, template
-        self._choice = Choice(source, how.source_every, sources)
+        self._driving, self._template = driving, template
+        self._choice = choice = Choice(source, how.source_every, sources)
         self._pairs = Pairs(
             chain, open_animator, how.size, template, how.loop, warm=driving.pace != "unpaced"
         )
         given = None if reference is None else Picture(reference, how.crop)
         wants_reference = reference is None and template is None
-        self._pairing = Pairing(self._pairs, self._choice, given, wants_reference, how.landmarks)
+        self._pairing = Pairing(self._pairs, choice, given, wants_reference, how.landmarks)
         self._errands = Errands()
-        self._cuts = Cuts()
-        self._seen: Arrival | None = None  # the newest driving frame
-        self.paused = False
-        #: What orders have changed, for `Animator.adjust`, of this pair and later ones.
-        self.settings: dict[str, Any] = {}
         self._showing = Showing(driving, how.mark)
         if isinstance(source, Still):
             self._showing.take_form(*self._pairs.form_for(source.picture.image))
-        self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._done = threading.Event()  # its thread has ended
         self.error: SonomimeError | None = None  # what ended it, if it was `start`ed
@@ -100,8 +85,10 @@ class Stream:
             lambda: {name: count() for name, count in self.drops.items()},
             lambda: self._pairing.losses,
         )
-
-    # -- from any thread ---------------------------------------------------------------------------
+        self._loop = Loop(
+            driving, choice, self._pairs, self._pairing, self._showing, self._errands, self.metrics,
+            how, template is not None,
+        )  # fmt: skip
 
     def order(self, text: str, answer: Answer = nobody) -> None:
         """Ask for something (`orders.py`); it is done before one of the next frames.
@@ -114,11 +101,11 @@ class Stream:
             StreamError: too many orders wait.
         """
         order = parse_order(text)
-        self._errands.put(lambda: self._do(order, answer), answer)
+        self._errands.put(lambda: self._loop.obey(order, answer), answer)
 
     def take_source(self, still: Still, answer: Answer = nobody) -> None:
         """Take another source picture as soon as it is prepared."""
-        self._errands.put(lambda: self._take_given(still, answer), answer)
+        self._errands.put(lambda: self._loop.take_still(still, answer), answer)
 
     def take_landmarks(
         self, landmarks: Landmarks, number: int | None = None, answer: Answer = nobody
@@ -129,7 +116,7 @@ class Stream:
 
     def stop(self) -> None:
         """End after the next frame."""
-        self._stopped.set()
+        self._loop.stopped.set()
 
     def start(
         self, show: Callable[[Shown], object], end: Callable[[Shown], object] = lambda shown: None
@@ -171,9 +158,19 @@ class Stream:
         return self._pairing.number
 
     @property
+    def paused(self) -> bool:
+        """Whether the picture is held, because somebody asked for that."""
+        return self._loop.paused
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What orders have changed, for `Animator.adjust`."""
+        return self._loop.settings
+
+    @property
     def rate(self) -> float:
         """Frames a second, as far as known."""
-        return self._driving.rate or DEFAULT_RATE
+        return self._loop.rate
 
     @property
     def template_landmarks(self) -> list[str] | None:
@@ -202,7 +199,7 @@ class Stream:
     def close(self) -> None:
         """`finish`, and release everything."""
         self.finish()
-        for feed in self._feeds():
+        for feed in self._loop.feeds():
             feed.stop()
         self._pairs.close()
 
@@ -212,8 +209,6 @@ class Stream:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    # -- the loop ----------------------------------------------------------------------------------
-
     def __iter__(self) -> Iterator[Shown]:
         """Frames until the driving clip ends, or `stop`.
 
@@ -221,181 +216,4 @@ class Stream:
             SonomimeError: the first source cannot be used, the driving clip cannot be read on, or a
                 stage failed.
         """
-        self._begin = self._shown_at = self._arrived = time.perf_counter()
-        for feed in self._feeds():
-            if feed.pace == "live":
-                feed.start()
-        self._pairing.begin()
-        try:
-            yield from self._frames()
-        finally:
-            self._errands.end()
-            self._pairing.end()
-
-    def _frames(self) -> Iterator[Shown]:
-        unpaced = self._driving.pace == "unpaced"
-        while not self._stopped.is_set():
-            self._errands.run()
-            if (still := self._choice.due()) is not None:
-                self._take_given(still)
-            elif self._choice.still is None and (live := self._choice.live) is not None:
-                waits = live.problem or live.name
-                self.metrics.say("warming up", f"waiting for the source: {waits}")
-            # A clip waits for the first pair, so that none of its frames is lost.
-            wanted = self.pair is not None or self._pairing.wants_reference
-            if wanted and not self._driving.started:
-                self._driving.start()
-                self._arrived = time.perf_counter()
-            has_ended = self._driving.ended  # before the last frame is taken
-            arrival = self._next()
-            if arrival is None and has_ended and not self.paused:
-                if (error := self._driving.error) is not None:
-                    raise error
-                return
-            if arrival is not None:
-                self._take(arrival)
-                if unpaced:
-                    self._look_for_cut(arrival)
-            is_new = self._pairing.swap(self.settings, wait=unpaced)
-            if is_new:
-                self._showing.take_pair()
-            lost = self._pairing.is_lost and not self._stopped.is_set()
-            if lost and time.perf_counter() >= self._pairing.replace_at:
-                self._pairing.replace()
-            due = self._due()
-            if (shown := self._made(arrival, is_new, due)) is not None or (
-                time.perf_counter() >= due
-            ):
-                self._shown_at = time.perf_counter()
-            if shown is not None:
-                self.metrics.add(shown.state, shown.why, shown.latency, shown.quality)
-                yield shown
-            if arrival is not None and not unpaced:
-                self._look_for_cut(arrival)  # after it is shown, which is so shown sooner
-
-    def _next(self) -> Arrival | None:
-        """The newest driving frame, waited for until something else is due."""
-        patience = min(LOOK, max(0.0, self._due() - time.perf_counter()))
-        if self.paused or not self._driving.started:
-            self._stopped.wait(patience)
-            return None
-        return self._driving.arrivals.take(patience)
-
-    def _newest(self, arrival: Arrival) -> Arrival:
-        """A driving frame, or a newer one that has come meanwhile; an unpaced clip goes on frame by
-        frame."""
-        unpaced = self._driving.pace == "unpaced"
-        if unpaced or (newer := self._driving.arrivals.take(0)) is None:
-            return arrival
-        self._driving.pass_over()
-        self._take(newer)
-        return newer
-
-    def _take(self, arrival: Arrival) -> None:
-        """Take a driving frame, as the reference too, where one is wanted."""
-        self._seen, self._arrived = arrival, time.perf_counter()
-        if arrival.image is not None:
-            self._pairing.offer(Picture(arrival.image, self._how.crop))
-
-    def _look_for_cut(self, arrival: Arrival) -> None:
-        """Take a driving frame as the reference, where a scene has begun with it."""
-        image = arrival.image
-        if image is None or self._how.on_cut != "reset":
-            return
-        if not self._cuts.begun(image, arrival.turn):
-            return
-        if self._pairing.by_hand:
-            log.warning("%s: a scene cut; landmarks set by hand are kept", self._driving.name)
-        else:
-            log.warning("%s: a scene cut: a new reference is taken", self._driving.name)
-            self._pairing.wants_reference = True
-            self._pairing.offer(Picture(image, self._how.crop))
-
-    def _take_given(self, still: Still, answer: Answer = nobody) -> None:
-        self._showing.take_form(*self._pairs.form_for(still.picture.image))
-        self._pairing.take_still(reads(still), answer)
-
-    # -- what is shown -----------------------------------------------------------------------------
-
-    def _made(self, arrival: Arrival | None, is_new: bool, due: float) -> Shown | None:
-        """The frame to show now, if one is due. `is_new`: the pair is."""
-        pair = self.pair
-        waits = self._driving.pace == "unpaced"  # until a lost renderer is replaced
-        can_move = not self.paused and (waits or not self._pairing.is_lost)
-        with suppress(RendererLost):  # which the loop sees
-            if arrival is not None and pair is not None and can_move:
-                if self._how.turns is None:
-                    return self._moved(pair, arrival)
-                with self._how.turns.take(arrival.came):
-                    return self._moved(pair, self._newest(arrival))
-            if arrival is not None:
-                self._driving.pass_over()  # nothing is ready yet
-            if pair is not None and is_new and self._seen is not None:
-                # A new source shows at once, though nothing moves.
-                fresh = not self.paused and time.perf_counter() < self._arrived + self._patience
-                return self._showing.again(pair, self._seen, self._arrived, self.paused, fresh)
-        if time.perf_counter() < due:
-            return None
-        return self._showing.same(pair, self._arrived, self.paused)
-
-    def _moved(self, pair: Pair, arrival: Arrival) -> Shown | None:
-        """The frame of a driving frame."""
-        while True:
-            try:
-                return self._showing.moved(pair, arrival)
-            except RendererLost:
-                if self._driving.pace != "unpaced" or self._stopped.is_set():
-                    raise
-            self._stopped.wait(self._pairing.replace())
-            self._pairing.swap(self.settings, wait=True)
-            pair = self.pair or pair
-
-    def _due(self) -> float:
-        """When a frame is shown again, if none comes before: never, if the clip waits."""
-        if self._driving.pace == "unpaced":
-            return math.inf
-        period = 1 / self.rate
-        if self.pair is None or self.paused or self._pairing.is_lost:
-            return self._shown_at + period
-        return max(self._shown_at + period, self._arrived + self._patience)
-
-    @property
-    def _patience(self) -> float:
-        """Seconds without a driving frame after which the picture is held."""
-        return max(HELD_AFTER, 3 / self.rate)
-
-    # -- orders ------------------------------------------------------------------------------------
-
-    def _do(self, order: Order, answer: Answer) -> None:
-        """Obey an order, and answer, now or when it is prepared."""
-        name, value = order
-        if name == "source":
-            self._pairing.take_still(self._choice.named(value), answer)
-            return
-        if name == "reference":
-            if self._template is not None:
-                raise ConfigError("a motion template has a reference of its own")
-            self._pairing.wants_reference = True
-        elif name in ("pause", "resume"):
-            self._pause(name == "pause")
-        elif name == "stop":
-            self.stop()
-        elif self.pair is None:
-            raise ConfigError("the stream is not ready yet", "ask again when it is live")
-        else:
-            setting = {name: float(value) if name == "scale" else value}
-            self.pair.renderer.adjust(**setting)
-            self.settings = self.settings | setting
-        answer("ok")
-
-    def _pause(self, paused: bool) -> None:
-        if paused is self.paused:
-            return
-        self.paused = paused
-        self._driving.pause(paused)
-        if self._driving.pace != "unpaced" and self._driving.arrivals.take(0) is not None:
-            self._driving.pass_over()  # it would come late
-        self._arrived = time.perf_counter()
-
-    def _feeds(self) -> list[Feed]:
-        return [feed for feed in (self._driving, self._choice.live) if feed is not None]
+        return self._loop.frames()

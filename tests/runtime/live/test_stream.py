@@ -17,8 +17,7 @@ from toy_bundle import blob, centre
 
 from sonomime.runtime import Animator, Bundle
 from sonomime.runtime.landmarks import Given, Picture
-from sonomime.runtime.live import pairs, showing
-from sonomime.runtime.live import stream as stream_module
+from sonomime.runtime.live import loop, pairs, showing
 from sonomime.runtime.live.feed import Feed
 from sonomime.runtime.live.how import How
 from sonomime.runtime.live.pairs import Still
@@ -34,7 +33,7 @@ OTHER = Still(Picture(blob(64, 0.2, 0.2)), "other")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream notices silence soon; one frame in 10 ms while none come."""
-    monkeypatch.setattr(stream_module, "HELD_AFTER", 0.05)
+    monkeypatch.setattr(loop, "HELD_AFTER", 0.05)
     monkeypatch.setattr(showing, "LOST_AFTER", 0.5)
 
 
