@@ -183,7 +183,7 @@ def _check(session: Session, bundle: Bundle, engine: Engine) -> None:
 def _key(bundle: Bundle, engines: Sequence[Engine], threads: int) -> str:
     """Of all that the answer depends on."""
     versions = []
-    for name in ("onnxruntime", "onnxruntime-gpu", "openvino"):
+    for name in ("onnxruntime", "onnxruntime-gpu", "openvino", "onnx"):
         with suppress(metadata.PackageNotFoundError):
             versions.append(metadata.version(name))
     facts = [bundle.digest, engines, cpu_name(), threads, versions, __version__]
