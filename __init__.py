@@ -5,4 +5,9 @@
 this module imports none of them.
 """
 
+import os
+
+# ONNX Runtime reports over the network, unless this is set before it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 __version__ = "0.1.0"

@@ -68,8 +68,8 @@ def compare(
         raise ConfigError("there is nothing to compare with", "give two candidates: cpu torch")
     if blocks < 1 or frames < blocks:
         raise ConfigError(
-            f"{frames} frames cannot be shared out among {blocks} blocks",
-            "give at least --blocks 1, and at least as many --frames",
+            f"{frames} frames cannot be shared out among {blocks} blocks: each needs one or more",
+            f"give --frames {max(blocks, 1)} or more, or another number of --blocks (1 or more)",
         )
     count, per_block = resolve_threads(threads), -(-frames // blocks)
     opened, machine = Bundle.open(bundle), environment()

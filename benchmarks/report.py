@@ -25,7 +25,7 @@ Part: TypeAlias = "str | Table"
 LATENCY = {"frames": "finished"} | {name: f"milliseconds.{name}" for name in FIGURES}
 FLOW = {
     "due": "due", "dropped": "dropped", "missed": "missed",
-    "a second": "frames_per_second", "jitter ms": "jitter_ms", "longest gap": "longest_gap_ms",
+    "a second": "frames_per_second", "jitter ms": "jitter_ms", "longest gap ms": "longest_gap_ms",
 }  # fmt: skip
 
 

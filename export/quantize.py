@@ -112,7 +112,7 @@ def quantize_bundle(
             times = ", ".join(f"{name} {ms:.1f} ms" for name, ms in found.milliseconds.items())
             raise ExportError(
                 f"int8 is {found.gain:.2f} times as fast here, {LEAST_GAIN} are asked for: {times}",
-                f"{FLOAT}; or, for a machine with other instructions (VNNI), --for-another-machine",
+                f"{FLOAT}; --for-another-machine keeps the int8 bundle all the same",
             )
         rebundle(bundle, final, made, "int8", least, _card(bundle, found))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -63,6 +64,20 @@ def test_openvino_reports_to_nobody(toy_bundle: Path) -> None:
     """
     words = [sys.executable, "-c", script, str(toy_bundle)]
     assert subprocess.check_output(words, text=True).strip() == "[]"
+
+
+def test_onnxruntime_reports_to_nobody(toy_bundle: Path, tmp_path: Path) -> None:
+    script = """if True:
+        import sys
+        from sonomime.runtime import Animator
+        with Animator.open(sys.argv[1], "cpu"):
+            pass
+    """
+    places = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    asked = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.check_call([sys.executable, "-c", script, str(toy_bundle)], env=asked | places)
+    # What it has not sent yet lies in a file there, with a number for this machine.
+    assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in path.name]
 
 
 def test_what_cannot_be_computed_is_refused(toy_bundle: Path) -> None:

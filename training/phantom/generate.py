@@ -141,7 +141,9 @@ def choose_pairs(settings: Settings, subjects: Sequence[Subject]) -> list[Pair]:
             f"--pairs {settings.pairs}: only {len(chosen)} pairs are possible. Every fifth of the "
             f"{settings.subjects} subjects is for testing, and the landmarks of a pair must stay "
             "in the sector",
-            f"ask for at most {len(chosen)} pairs, or for more subjects",
+            f"ask for at most {len(chosen)} pairs, or for more subjects"
+            if chosen
+            else "leave --pairs out, or ask for more subjects",
         )
     return chosen
 
