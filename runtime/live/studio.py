@@ -104,13 +104,10 @@ class Studio(Control):
                 `smooth`, `shading`, `size`.
 
         Raises:
-            SonomimeError: a setting is wrong, or a file cannot be used; then nothing runs.
+            SonomimeError: a setting is wrong, or a file cannot be used; then the one before goes on.
         """
         settings = _checked(wanted)
         with self._change:
-            if self.stream is not None:
-                self.stop()
-            self.stream, self._settings = None, None
             chain = self._bundle.manifest
             stills = Stills(lambda: self._files("source"), AS_IS, chain, lambda line: None)
             source = stills.read(settings["source"])
@@ -128,6 +125,8 @@ class Studio(Control):
                 chain, lambda: self._open(**options), source, driving.feed, driving.template,
                 driving.reference, how, stills,
             )  # fmt: skip
+            if self.stream is not None:
+                self.stop()
             self.stream, self._settings = stream, settings
             stream.start(self.outlets.show, self._ended)
 

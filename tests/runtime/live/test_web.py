@@ -176,6 +176,14 @@ def test_a_clip_that_ends_and_settings_that_are_wrong(client: Client) -> None:
     assert client.post("/api/start", {"source": "a.png"})[0] == 409
 
 
+def test_a_wrong_start_leaves_what_runs_alone(client: Client) -> None:
+    start(client)
+    for wrong in ({"source": "c.png"}, {"driving": "none.mp4"}, {"size": "huge"}):
+        wanted = {"source": "a.png", "driving": "clip.avi"} | wrong
+        assert client.post("/api/start", wanted)[0] == 409
+        assert client.get("/api/state")["running"]
+
+
 def test_a_recording_that_fails_is_said_and_one_ends_with_its_stream(
     client: Client, tmp_path: Path
 ) -> None:
