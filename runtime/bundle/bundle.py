@@ -97,7 +97,7 @@ class Bundle:
         if not folder.is_dir():
             if path is None:
                 raise BundleError(f"the default bundle is missing: {folder}", "install it again")
-            hint = "a bundle is a folder with a manifest.json, which `sonomime export` or `quantize` made"
+            hint = "`sonomime export` and `quantize` make one: a folder with a manifest.json"
             raise BundleError(f"no bundle at {folder}", hint)
         text = read_plain_file(folder / MANIFEST, MAX_MANIFEST_BYTES)
         manifest = parse_manifest(text, str(folder / MANIFEST))

@@ -104,7 +104,7 @@ class Studio(Control):
                 `smooth`, `shading`, `size`.
 
         Raises:
-            SonomimeError: a setting is wrong, or a file cannot be used; then the one before goes on.
+            SonomimeError: a setting is wrong or a file cannot be used; then the one before goes on.
         """
         settings = _checked(wanted)
         with self._change:
