@@ -79,10 +79,10 @@ def quantize_bundle(
         raise ConfigError(what, "quantize a bundle that was exported in fp32")
     for module in ("onnx", "onnxruntime.quantization"):
         import_or_explain(module, CURE)
-    found, checks = Quantized(), Checks(bundle, clips.checked, threads)
-    inputs = record(bundle, clips.calibrated, threads)
+    found = Quantized()
     with atomic_folder(out) as final, tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+        place, checks = Path(folder), Checks(bundle, clips.checked, threads)
+        inputs = record(bundle, clips.calibrated, threads)
         ranked = _ranked(bundle, inputs, Checks(bundle, clips.checked[::4], threads), place)
         if not ranked:
             raise ExportError("no stage has convolutions that are worth it", FLOAT)

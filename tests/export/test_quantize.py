@@ -21,7 +21,13 @@ from sonomime.runtime.backends import open_backend
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.fastest import Engine
 from sonomime.runtime.sinks.open_sink import open_sink
-from sonomime.runtime.support.errors import BackendError, ConfigError, ExportError, InputError
+from sonomime.runtime.support.errors import (
+    BackendError,
+    ConfigError,
+    ExportError,
+    InputError,
+    OutputError,
+)
 
 Patch = pytest.MonkeyPatch
 
@@ -108,6 +114,9 @@ def test_what_is_not_faster_or_not_exact_enough_is_not_written(
     with pytest.raises(ExportError):
         quantize_bundle(exported, parts, out, 1, for_another_machine=True)
     assert not out.exists()
+    monkeypatch.setattr(quantize, "record", lambda *args: pytest.fail("it looks at -o first"))
+    with pytest.raises(OutputError):
+        quantize_bundle(exported, parts, tmp_path / "elsewhere", 1)
 
 
 def test_what_a_bundle_loses(exported: Bundle, clips: Path) -> None:
