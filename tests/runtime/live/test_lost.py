@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -392,7 +391,7 @@ def test_a_signal_keeps_its_code_while_a_place_is_waited_for(
 
     def wait(asked: list[Any], timeout: float) -> Any:
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             time.sleep(10)
         except Terminated:
             raise KeyboardInterrupt from None  # as Ray does

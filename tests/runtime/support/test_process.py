@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
@@ -13,7 +12,7 @@ from sonomime.runtime.support.process import Terminated, terminable
 def test_native_code_that_makes_ctrl_c_of_any_signal_does_not_hide_which_one_it_was() -> None:
     with pytest.raises(Terminated) as caught, terminable():
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         except KeyboardInterrupt:
             raise KeyboardInterrupt from None
     assert caught.value.exit_code == 143
