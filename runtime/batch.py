@@ -273,7 +273,7 @@ def _crew(args: argparse.Namespace) -> Processes | OnRay:
     if args.backend == "auto":  # each worker by itself could take another engine
         with closing(open_session(bundle, **opening)) as session:
             opening["backend"] = session.backend.name
-            opening["precision"] = getattr(session.backend, "precision", args.precision)
+            opening["precision"] = session.backend.precision
     make = partial(Worker, args.bundle, bundle.digest, opening)
     if args.ray is None:
         return Processes(make)

@@ -28,7 +28,6 @@ class HostBackend:
     def __init__(self, bundle: Bundle) -> None:
         """Allocate one buffer per tensor name."""
         self._bundle = bundle
-        self.precision: str = bundle.manifest.precision
         self.buffers = allocate_all(bundle.manifest)
         self._views = Views((name, self.buffers[name]) for name in boundary(bundle.manifest))
         self._per_frame = [stage.name for stage in bundle.manifest.stages if stage.per_frame]
@@ -53,7 +52,6 @@ class HostBackend:
         if not opened:
             raise BackendError("this backend is closed", "open another one")
         HostBackend.__init__(made, self._bundle)
-        made.precision = self.precision
         made.take_stages(opened)
         return made
 

@@ -61,9 +61,9 @@ class OpenVinoBackend(HostBackend):
             if self.precision == "bf16":
                 halve_convolutions(model)
             return core.compile_model(model, "CPU", _settings(self._threads))
+        except BackendError:
+            raise
         except Exception as error:
-            if isinstance(error, BackendError):
-                raise
             raise BackendError(
                 f"{self.engine} cannot open stage {stage.name!r}: {first_line(error)}",
                 "use the backend cpu; a newer openvino may read it",

@@ -32,6 +32,7 @@ class OrtCpuBackend(HostBackend):
         super().__init__(bundle)
         self.engine = f"ONNX Runtime {ort.__version__}"
         self.device = f"CPU, {self.engine}"
+        self.precision = bundle.manifest.precision
         self._threads = threads
         stages = bundle.manifest.stages
         # Opening holds the interpreter's lock only now and then, so two cores nearly halve it.

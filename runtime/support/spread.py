@@ -41,9 +41,9 @@ class Opened(NamedTuple):
 
 
 class Crew(Protocol):
-    """Workers, by number. `wait` gives who has answered, and what: first `Opened`, then one
-    result for each item given; as the last `Lost`, or an error of ours. `room` is how many can
-    work at once."""
+    """Workers, by number. `wait` gives the numbers of those that have answered, and their answers:
+    at first `Opened`, then the result of each item given. After `Lost`, or an error of ours, a
+    worker gives no more answers. `room` is how many can work at once."""
 
     room: int
 
